@@ -1,0 +1,122 @@
+"""What every command prints: results on stdout, progress on stderr, errors as one line.
+
+With ``--json`` stdout carries one JSON document and nothing else. On a terminal, progress is a bar;
+elsewhere it is a plain line now and then, flushed at once, so that a queue's log can be followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pipeline.base.errors import EXIT_FAILURE, Interrupted, XmodalError
+
+PLAIN_EVERY_S = 5.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+
+
+class Console:
+    """One command's output.
+
+    Parameters
+    ----------
+    as_json : print one JSON document on stdout instead of text
+    """
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self.bars = sys.stderr.isatty()
+
+    def say(self, text: str) -> None:
+        """A line about what is going on (stderr)."""
+        print(text, file=sys.stderr, flush=True)
+
+    def result(self, data: Any, text: str) -> None:
+        """The command's answer (stdout)."""
+        print(json.dumps(data, indent=1, ensure_ascii=False) if self.as_json else text, flush=True)
+
+    @contextlib.contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+        """Yields ``update(done, note)``."""
+        if self.bars:
+            with _bar(label, total) as update:
+                yield update
+            return
+        began = last = time.monotonic()
+
+        def plain(done: int, note: str = "") -> None:
+            nonlocal last
+            now = time.monotonic()
+            if done >= total or now - last >= PLAIN_EVERY_S:
+                last = now
+                self.say(f"{label}: {done}/{total} {note}".rstrip() + f" ({now - began:.0f} s)")
+
+        yield plain
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    from rich.console import Console as RichConsole
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=RichConsole(stderr=True)) as bar:
+        task = bar.add_task(label, total=total, note="")
+
+        def update(done: int, note: str = "") -> None:
+            bar.update(task, completed=done, note=note)
+
+        yield update
+
+
+def run_command(console: Console, action: Callable[[], Any]) -> None:
+    """Run a command's body; leave with its exit code. A user's error is one line, not a traceback.
+
+    ``XMODAL_DEBUG=1`` shows tracebacks.
+    """
+    try:
+        action()
+    except XmodalError as error:
+        if os.environ.get("XMODAL_DEBUG"):
+            raise
+        if console.as_json:
+            document = {"error": {"kind": error.kind, "message": str(error)}}
+            print(json.dumps(document, ensure_ascii=False), flush=True)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(error.exit_code) from None
+    except OSError as error:  # a full disk, a read-only folder: the system's word and the file
+        if os.environ.get("XMODAL_DEBUG"):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror or error}{where}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_FAILURE) from None
+
+
+@contextlib.contextmanager
+def stop_signals_raise(remedy: str) -> Iterator[None]:
+    """Inside the block, TERM, INT and USR2 raise :class:`Interrupted` (exit 75) with ``remedy``.
+
+    For work that may stop anywhere because everything it writes is atomic.
+    """
+
+    def stop(number: int, _: object) -> None:
+        raise Interrupted(f"stopped by {signal.Signals(number).name}; {remedy}")
+
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,187 @@
+"""Files that are either wholly there or not there at all, and a lock that dies with its owner.
+
+Every write goes temp file → ``fsync`` → ``rename`` → ``fsync`` of the folder, so that a kill at any
+byte leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from pipeline.base.errors import StoreError
+
+HEARTBEAT_S = 30.0
+STALE_AFTER_S = 600.0
+
+
+def fsync_dir(folder: Path) -> None:
+    """Make the folder's own entries durable (a rename is not, until then)."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file that becomes ``path`` when the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
+    try:
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as handle:
+            yield handle
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_dir(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as stable, readable JSON (sorted keys, no NaN)."""
+    with atomic_write(path, "w") as handle:
+        json.dump(value, handle, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        handle.write("\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON written by :func:`write_json`."""
+    with open(path, encoding="utf-8") as handle:
+        return json.load(handle)
+
+
+def sha256_file(path: Path, block: int = 1 << 20) -> str:
+    """SHA-256 of a whole file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as handle:
+        while chunk := handle.read(block):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what a killed writer left behind (only ever called by the holder of the lock)."""
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+class FolderLock:
+    """One writer per folder, across processes and hosts.
+
+    The lock file names host, pid and start, and is touched every ``HEARTBEAT_S`` seconds. It is
+    stale, and is taken over, when its process is gone (same host) or its heartbeat is older than
+    ``STALE_AFTER_S`` (another host).
+
+    Raises
+    ------
+    StoreError
+        (kind ``locked``) when another live process holds the folder.
+    """
+
+    def __init__(self, folder: Path, name: str = ".lock") -> None:
+        self.path = folder / name
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> FolderLock:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        me = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_started": _process_start(os.getpid()),
+            "locked_at": time.time(),
+        }
+        # A complete lock file is linked into place: no reader ever sees an empty one.
+        staged = self.path.with_name(f"{self.path.name}.{me['host']}.{me['pid']}")
+        staged.write_text(json.dumps(me))
+        try:
+            while not self._link(staged):
+                owner = _read_owner(self.path)
+                if owner is not None and self._alive(owner):
+                    raise StoreError(
+                        f"{self.path.parent} is being written by process {owner['pid']} on "
+                        f"{owner['host']}; wait for it, or stop it, then repeat the command",
+                        kind="locked",
+                    )
+                self._break_stale(owner)
+        finally:
+            staged.unlink(missing_ok=True)
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.path.unlink(missing_ok=True)
+
+    def _link(self, staged: Path) -> bool:
+        try:
+            os.link(staged, self.path)
+        except FileExistsError:
+            return False
+        return True
+
+    def _break_stale(self, owner: dict[str, Any] | None) -> None:
+        """Move a dead owner's lock aside; put it back if somebody else's came in between."""
+        aside = self.path.with_name(f"{self.path.name}.stale.{os.getpid()}")
+        try:
+            os.rename(self.path, aside)
+        except FileNotFoundError:
+            return
+        if _read_owner(aside) != owner:
+            with contextlib.suppress(FileExistsError):
+                os.link(aside, self.path)
+        aside.unlink()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_S):
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+
+    def _alive(self, owner: dict[str, Any]) -> bool:
+        if owner["host"] == socket.gethostname():
+            started = _process_start(int(owner["pid"]))
+            return started is not None and started == owner.get("process_started")
+        try:
+            return time.time() - self.path.stat().st_mtime < STALE_AFTER_S
+        except OSError:
+            return False
+
+
+def _read_owner(path: Path) -> dict[str, Any] | None:
+    try:
+        owner = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return owner if isinstance(owner, dict) and {"host", "pid"} <= owner.keys() else None
+
+
+def _process_start(pid: int) -> str | None:
+    """When a process of this host started, or None if there is none: pids are used again."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as handle:
+            return handle.read().rpartition(")")[2].split()[19]
+    except FileNotFoundError:
+        if os.path.isdir("/proc/self"):
+            return None
+    try:  # no /proc here: existence is all that can be asked
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        pass
+    return "unknown"

@@ -1,0 +1,345 @@
+"""Corpus → plan → ingest → describe → commit; resumable at every byte.
+
+A killed build leaves a folder with a journal and no commit record (or, when a finished store was
+being extended, the old record): the same command continues. Only finished shards whose hash still
+holds are kept. One builder at a time holds the folder's lock.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.config import to_plain
+from pipeline.base.console import Console
+from pipeline.base.errors import ConfigError, CorpusError, StoreError
+from pipeline.base.files import FolderLock, sweep_temporaries, write_json
+from pipeline.cluster import Executor, open_executor
+from pipeline.corpora.resolve import Corpus
+from pipeline.describe import describe_tasks, run_describe
+from pipeline.descriptors import DESCRIPTORS, Descriptor
+from pipeline.ingest import ingest_tasks, run_ingest
+from pipeline.plan import Checksum, Failure, Input, fingerprint_inputs, identity_of, make_plan
+from pipeline.store.reader import Store, read_record
+from pipeline.store.schema import (
+    BUILD_INFO,
+    RECORD,
+    ArrayInfo,
+    Segmentation,
+    audio_layout,
+    descriptor_layout,
+)
+from pipeline.store.writer import JOURNAL, commit, create_array, withdraw, write_table
+
+TASKS_PER_WORKER = 4
+VERSIONS = ("xmodal", "numpy", "scipy", "numba", "soxr", "soundfile", "symusic", "zarr", "pyarrow")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BuildConfig:
+    """What is built and how; the first group is what a store's identity depends on.
+
+    Attributes
+    ----------
+    segmentation, checksum : see their types
+    descriptors : names, or None for the corpus' default
+    max_failures : recordings that may be unusable before the build refuses
+    workers, cluster : where tasks run; never change a byte
+    """
+
+    segmentation: Segmentation = Segmentation()
+    checksum: Checksum = "sampled"
+    descriptors: tuple[str, ...] | None = None
+    max_failures: int = 0
+    workers: int = 0
+    cluster: str = "local"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BuildResult:
+    """What a build did. ``built`` names the arrays that were added; empty when nothing was to do."""
+
+    store: Store
+    built: list[str]
+    failures: list[Failure]
+    seconds: dict[str, float]
+
+
+def choose_descriptors(names: tuple[str, ...] | None, frontends: bool) -> list[Descriptor]:
+    """The descriptors of that name; without names all, front ends only where wanted."""
+    if names is None:
+        return [d for _, d in DESCRIPTORS.items() if frontends or d.role == "descriptor"]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"a descriptor is named twice: {', '.join(names)}")
+    return [DESCRIPTORS.get(name) for name in names]
+
+
+def build(corpus: Corpus, out: Path, config: BuildConfig, console: Console) -> BuildResult:
+    """Build, resume or extend the store of ``corpus`` under ``out``.
+
+    Raises
+    ------
+    CorpusError
+        when more recordings fail than ``max_failures`` allows; nothing is committed.
+    StoreError
+        when another builder holds the folder, or the folder is not a store.
+    """
+    clock = _Clock()
+    descriptors = choose_descriptors(config.descriptors, corpus.frontends)
+    inputs = _inputs(corpus, out, config, console)
+    clock.lap("fingerprint")
+    while True:
+        _refuse_failures(corpus, inputs, config.max_failures)
+        identity = identity_of(corpus.recordings, inputs, config.segmentation)
+        folder = out / f"{corpus.name}-{identity[:12]}"
+        _refuse_foreign(folder)
+        with FolderLock(folder):
+            sweep_temporaries(folder)
+            if (folder / RECORD).exists():
+                store, built = extend(folder, descriptors, config, console, clock)
+                if built:
+                    _write_build_info(folder, corpus, config, clock)
+                failures = [i.failure for i in inputs if i.failure]
+                return BuildResult(
+                    store=store, built=built, failures=failures, seconds=clock.laps
+                )
+            failed = _build_new(corpus, inputs, folder, descriptors, config, console, clock)
+            if not failed:
+                _write_build_info(folder, corpus, config, clock)
+                return BuildResult(
+                    store=Store.open(folder),
+                    built=["audio", *(d.name for d in descriptors)],
+                    failures=[i.failure for i in inputs if i.failure],
+                    seconds=clock.laps,
+                )
+            # A file that opened well broke while decoding: its rows must go, so every offset moves.
+            inputs = [
+                dataclasses.replace(i, failure=f, fingerprint={}) if (f := failed.get(n)) else i
+                for n, i in enumerate(inputs)
+            ]
+            _refuse_failures(corpus, inputs, config.max_failures)
+        shutil.rmtree(folder)
+
+
+def extend(
+    folder: Path,
+    descriptors: list[Descriptor],
+    config: BuildConfig,
+    console: Console,
+    clock: _Clock | None = None,
+) -> tuple[Store, list[str]]:
+    """Add arrays to a committed store from its own audio and notes; the rest is not touched.
+
+    The caller holds the folder's lock.
+    """
+    clock = clock or _Clock()
+    store = Store.open(folder)
+    wanted = [_layout(d, store) for d in descriptors]
+    missing = [i for i in wanted if store.arrays.get(i.name) != i]
+    if not missing:
+        shutil.rmtree(folder / JOURNAL, ignore_errors=True)
+        return store, []
+    record = store.record
+    replaced = [i.name for i in missing if i.name in store.arrays]
+    if replaced:
+        record = withdraw(folder, record, replaced)
+    with open_executor(config.workers, config.cluster) as executor:
+        _describe(folder, missing, executor, console)
+    clock.lap("describe")
+    commit(folder, record, missing)
+    return Store.open(folder), [i.name for i in missing]
+
+
+def add(path: Path, config: BuildConfig, console: Console) -> BuildResult:
+    """Add descriptors to a finished store without its corpus."""
+    read_record(path)
+    clock = _Clock()
+    with FolderLock(path):
+        sweep_temporaries(path)
+        descriptors = choose_descriptors(config.descriptors, True)
+        store, built = extend(path, descriptors, config, console, clock)
+    return BuildResult(store=store, built=built, failures=[], seconds=clock.laps)
+
+
+def _build_new(
+    corpus: Corpus,
+    inputs: list[Input],
+    folder: Path,
+    descriptors: list[Descriptor],
+    config: BuildConfig,
+    console: Console,
+    clock: _Clock,
+) -> dict[int, Failure]:
+    """Plan, ingest, describe, commit; returns what failed while decoding (then nothing is committed)."""
+    plan = make_plan(corpus.name, corpus.recordings, inputs, corpus.root, config.segmentation)
+    if not plan.n_segments:
+        raise CorpusError(f"{corpus.table}: no recording gives a segment")
+    console.say(
+        f"plan: {len(plan.sources)} recordings, {plan.n_segments} segments, {plan.n_notes} note "
+        f"rows -> {folder}"
+    )
+    (folder / JOURNAL).mkdir(parents=True, exist_ok=True)
+    for name, table in plan.tables.items():
+        write_table(folder, name, table)
+    audio = audio_layout(plan.n_samples, plan.identity)
+    infos = [
+        descriptor_layout(
+            d, n_segments=plan.n_segments, n_notes=plan.n_notes, identity=plan.identity
+        )
+        for d in descriptors
+    ]
+    create_array(folder, audio)
+    clock.lap("plan")
+    with open_executor(config.workers, config.cluster) as executor:
+        tasks = ingest_tasks(folder, audio, plan.sources, TASKS_PER_WORKER * executor.workers)
+        failures = _run(executor, run_ingest, tasks, "ingest audio", console)
+        clock.lap("ingest")
+        if failures:
+            return {f.recording: f for f in failures}
+        _describe(folder, infos, executor, console)
+        clock.lap("describe")
+    record = {
+        "kind": "xmodal-store",
+        "corpus": plan.corpus,
+        "identity": plan.identity,
+        "status": "partial" if plan.failures else "complete",
+        "segmentation": to_plain(plan.segmentation),
+        "config": {"checksum": config.checksum, "descriptors": [d.name for d in descriptors]},
+        "recordings": len(corpus.recordings),
+        "segments": plan.n_segments,
+        "notes": plan.n_notes,
+        "failures": len(plan.failures),
+        "files": {},
+        "arrays": {},
+    }
+    commit(folder, record, [audio, *infos])
+    clock.lap("commit")
+    return {}
+
+
+def _describe(folder: Path, infos: list[ArrayInfo], executor: Executor, console: Console) -> None:
+    (folder / JOURNAL).mkdir(exist_ok=True)
+    for info in infos:
+        create_array(folder, info)
+    tasks = describe_tasks(folder, infos, TASKS_PER_WORKER * executor.workers)
+    label = f"describe {', '.join(i.name for i in infos)}"
+    _run(executor, run_describe, tasks, label, console)
+
+
+def _run(
+    executor: Executor,
+    function: Callable[[Any], dict[str, Any]],
+    tasks: list[Any],
+    label: str,
+    console: Console,
+) -> list[Failure]:
+    failures: list[Failure] = []
+    with console.progress(label, len(tasks)) as update:
+        for done, result in enumerate(executor.run(function, tasks), 1):
+            failures.extend(result["failures"])
+            update(done, "")
+    return failures
+
+
+def _layout(descriptor: Descriptor, store: Store) -> ArrayInfo:
+    return descriptor_layout(
+        descriptor,
+        n_segments=len(store.segments),
+        n_notes=int(store.record["notes"]),
+        identity=store.identity,
+    )
+
+
+def _inputs(corpus: Corpus, out: Path, config: BuildConfig, console: Console) -> list[Input]:
+    suspects = _known_suspects(corpus, out)
+    with console.progress("read headers and MIDI", len(corpus.recordings)) as update:
+        return fingerprint_inputs(
+            corpus.recordings,
+            corpus.root,
+            checksum=config.checksum,
+            suspects=suspects,
+            segmentation=config.segmentation,
+            progress=lambda done, _: update(done, ""),
+        )
+
+
+def _known_suspects(corpus: Corpus, out: Path) -> frozenset[int]:
+    """Recordings that once failed while decoding: they are decoded first, before all others."""
+    found: set[int] = set()
+    for record in out.glob(f"{corpus.name}-*/{RECORD}"):
+        try:
+            rows = Store.open(record.parent).table("failures").to_pylist()
+        except StoreError:
+            continue
+        found.update(row["recording"] for row in rows if row["stage"] in ("ingest", "audio"))
+    return frozenset(found)
+
+
+def _refuse_failures(corpus: Corpus, inputs: list[Input], allowed: int) -> None:
+    failures = [i.failure for i in inputs if i.failure]
+    if len(failures) <= allowed:
+        return
+    shown = "".join(f"\n  row {f.recording} [{f.stage}/{f.kind}] {f.message}" for f in failures[:20])
+    more = f"\n  … and {len(failures) - 20} more" if len(failures) > 20 else ""
+    raise CorpusError(
+        f"{len(failures)} of {len(inputs)} recordings of {corpus.table} cannot be used; correct "
+        f"them, or allow so many with --max-failures {len(failures)}:{shown}{more}",
+        kind="failures",
+    )
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Never write into a folder that is neither a store nor a build of ours."""
+    if not folder.exists():
+        return
+    if not folder.is_dir() or not (
+        (folder / RECORD).exists()
+        or (folder / JOURNAL).is_dir()
+        or all(p.name.startswith(".lock") for p in folder.iterdir())
+    ):
+        raise StoreError(
+            f"{folder} exists and is not a store; move it away, or choose another --out",
+            kind="not-a-store",
+        )
+
+
+def _write_build_info(folder: Path, corpus: Corpus, config: BuildConfig, clock: _Clock) -> None:
+    versions = {}
+    for package in VERSIONS:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    info = {
+        "root": str(corpus.root.resolve()),
+        "table": str(corpus.table.resolve()),
+        "config": to_plain(config),
+        "seconds": clock.laps,
+        "host": socket.gethostname(),
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "versions": versions,
+    }
+    write_json(folder / BUILD_INFO, info)
+
+
+class _Clock:
+    """Seconds per stage."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = round(self.laps.get(name, 0.0) + now - self._last, 3)
+        self._last = now

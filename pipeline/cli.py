@@ -1,0 +1,238 @@
+"""``xmodal-features``: the offline stage. Heavy imports happen inside commands, so that help is fast."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.base.console import Console, run_command, stop_signals_raise
+
+app = typer.Typer(
+    name="xmodal-features",
+    help="Read a corpus once, write a small exact store.\n\n"
+    "Exit codes: 0 ok, 1 failure, 2 usage, 3 data failed validation, 75 stopped and resumable.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+StoreArgument = Annotated[Path, typer.Argument(help="Folder of a store.", metavar="STORE")]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(min=0, help="Worker processes; 0 works in this process. [default: all cores]"),
+]
+ClusterOption = Annotated[
+    str, typer.Option(help="'local', or the address of a running Dask scheduler (tcp://…).")
+]
+
+
+class ChecksumMode(StrEnum):
+    """How audio files are fingerprinted."""
+
+    sampled = "sampled"
+    full = "full"
+
+
+@app.command(
+    epilog="Examples:  xmodal-features build --corpus demo   ·   xmodal-features build --corpus "
+    "maestro --root /data/maestro-v3.0.0 --workers 16   ·   xmodal-features build --corpus "
+    "my/pairs.csv --descriptors A4,D4,mel"
+)
+def build(
+    corpus: Annotated[
+        str, typer.Option(help="demo, maestro, or a CSV with MAESTRO's seven columns.")
+    ] = "demo",
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Folder that the table's paths are relative to. [default: the CSV's]"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder in which stores are made.")] = Path(
+        "data/features"
+    ),
+    descriptors: Annotated[
+        str | None,
+        typer.Option(help="Names separated by commas, or 'all'. [default: the corpus' own]"),
+    ] = None,
+    max_segments_per_recording: Annotated[
+        str, typer.Option(help="A number (the paper's cap is 100), or 'none'.")
+    ] = "100",
+    checksum: Annotated[
+        ChecksumMode, typer.Option(help="Fingerprint audio by samples of each file, or in full.")
+    ] = ChecksumMode.sampled,
+    workers: WorkersOption = None,
+    cluster: ClusterOption = "local",
+    max_failures: Annotated[
+        int, typer.Option(min=0, help="Recordings that may be unusable.")
+    ] = 0,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with build settings; flags win.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Build, resume or extend a store. A finished one is recognised and left alone."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from pipeline.build import build as build_store
+        from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
+
+        count = _workers(workers)
+        settings = _build_config(
+            config,
+            {
+                "segmentation": {"max_per_recording": _cap(max_segments_per_recording)},
+                "checksum": checksum.value,
+                "descriptors": _names(descriptors),
+                "max_failures": max_failures,
+                "workers": count,
+                "cluster": cluster,
+            },
+        )
+        with stop_signals_raise("repeat the command to continue"):
+            with console.progress(f"corpus {corpus}", 1) as update:
+                request = CorpusRequest(
+                    root=root,
+                    cache=out.parent / "corpora",
+                    workers=count,
+                    progress=lambda done, total, note: update(done / total, note),
+                )
+                resolved = resolve_corpus(corpus, request)
+            result = build_store(resolved, out, settings, console)
+        _report(console, result)
+
+    run_command(console, action)
+
+
+@app.command(epilog="Example:  xmodal-features add data/features/maestro-0123456789ab --descriptors A4")
+def add(
+    store: StoreArgument,
+    descriptors: Annotated[str, typer.Option(help="Names separated by commas, or 'all'.")],
+    workers: WorkersOption = None,
+    cluster: ClusterOption = "local",
+    as_json: JsonFlag = False,
+) -> None:
+    """Add descriptors to a finished store, from its own audio and notes; no recording is read."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from pipeline.build import BuildConfig
+        from pipeline.build import add as add_arrays
+
+        settings = BuildConfig(
+            descriptors=_names(descriptors), workers=_workers(workers), cluster=cluster
+        )
+        with stop_signals_raise("repeat the command to continue"):
+            _report(console, add_arrays(store, settings, console))
+
+    run_command(console, action)
+
+
+@app.command(epilog="Example:  xmodal-features verify data/features/demo-0123456789ab")
+def verify(store: StoreArgument, as_json: JsonFlag = False) -> None:
+    """Check every file of a store against its SHA-256, and every table and array against its form."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from pipeline.verify import verify as verify_store
+
+        report = verify_store(store, console)
+        console.result(report, f"{store}: {report['files']} files, {report['bytes']} bytes, all well")
+
+    run_command(console, action)
+
+
+@app.command(epilog="Example:  xmodal-features info data/features/demo-0123456789ab --json")
+def info(store: StoreArgument, as_json: JsonFlag = False) -> None:
+    """Show what a store holds."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from pipeline.store import Store
+        from pipeline.verify import describe_store
+
+        data, text = describe_store(Store.open(store))
+        console.result(data, text)
+
+    run_command(console, action)
+
+
+@app.command("list", epilog="Example:  xmodal-features list")
+def list_descriptors(as_json: JsonFlag = False) -> None:
+    """List the descriptors: side, shape, bytes per segment, units and meaning."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from pipeline.verify import describe_registry
+
+        data, text = describe_registry()
+        console.result(data, text)
+
+    run_command(console, action)
+
+
+def main() -> None:
+    """Entry point of ``xmodal-features``."""
+    app()
+
+
+def _workers(asked: int | None) -> int:
+    return len(os.sched_getaffinity(0)) if asked is None else asked
+
+
+def _cap(text: str) -> int | None:
+    if text.lower() == "none":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise typer.BadParameter(f"'{text}' is neither a positive number nor 'none'")
+    return int(text)
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    if text == "all":
+        from pipeline.descriptors import DESCRIPTORS
+
+        return tuple(DESCRIPTORS.names())
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _build_config(file: Path | None, flags: dict[str, Any]) -> Any:
+    from pipeline.base.config import from_plain, load_toml, merge
+    from pipeline.build import BuildConfig
+
+    return from_plain(BuildConfig, merge(load_toml(file) if file else {}, flags), "build")
+
+
+def _report(console: Console, result: Any) -> None:
+    store = result.store
+    for failure in result.failures:
+        console.say(f"left out: row {failure.recording} [{failure.kind}] {failure.message}")
+    record = store.record
+    did = f"built {', '.join(result.built)}" if result.built else "already complete, nothing to do"
+    data = {
+        "store": str(store.path),
+        "status": record["status"],
+        "recordings": record["recordings"],
+        "segments": record["segments"],
+        "notes": record["notes"],
+        "failures": len(result.failures),
+        "built": result.built,
+        "arrays": list(store.arrays),
+        "bytes": sum(entry["size"] for entry in record["files"].values()),
+        "seconds": result.seconds,
+    }
+    seconds = sum(result.seconds.values())
+    text = (
+        f"{store.path}: {did}\n"
+        f"  {data['recordings']} recordings, {data['segments']} segments, "
+        f"{data['bytes'] / 1e6:.0f} MB, {seconds:.1f} s\n"
+        f"next: xmodal-train --descriptor A4 --mechanism reverse_xattn --store {store.path}"
+    )
+    console.result(data, text)

@@ -1,0 +1,105 @@
+"""``--corpus demo | maestro | FILE.csv`` → a named table of recordings and the folder they lie in."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.base.errors import CorpusError
+from pipeline.base.registry import Registry
+from pipeline.corpora.recordings import Recording, load_table
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Corpus:
+    """A corpus ready to be read.
+
+    Attributes
+    ----------
+    name : what its stores are called
+    table : the metadata file
+    root : the folder its paths are relative to
+    frontends : whether front-end arrays (mel) are built unless asked otherwise; at MAESTRO's size
+        they would be 40 % of the store
+    """
+
+    name: str
+    table: Path
+    root: Path
+    recordings: list[Recording]
+    frontends: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusRequest:
+    """What the command line says about the corpus.
+
+    Attributes
+    ----------
+    root : folder of the recordings, or None for the corpus' own default
+    cache : where a corpus that is made here may be kept
+    workers : processes for a corpus that is made here
+    """
+
+    root: Path | None
+    cache: Path
+    workers: int
+    progress: Progress | None = None
+
+
+CORPORA: Registry[Callable[[CorpusRequest], Corpus]] = Registry("corpus")
+
+
+@CORPORA.register("demo")
+def _demo(request: CorpusRequest) -> Corpus:
+    from pipeline.corpora.demo import make_demo
+
+    folder = request.root or request.cache / "demo"
+    table = make_demo(folder, workers=max(1, request.workers), progress=request.progress)
+    return Corpus(name="demo", table=table, root=folder, recordings=load_table(table))
+
+
+@CORPORA.register("maestro")
+def _maestro(request: CorpusRequest) -> Corpus:
+    if request.root is None:
+        raise CorpusError(
+            "the maestro corpus needs its folder: --root DIR, where DIR holds maestro-v3.0.0.csv"
+        )
+    for name in ("maestro-v3.0.0.csv", "maestro-v3.0.0.json"):
+        table = request.root / name
+        if table.is_file():
+            recordings = load_table(table)
+            return Corpus(
+                name="maestro",
+                table=table,
+                root=request.root,
+                recordings=recordings,
+                frontends=False,
+            )
+    raise CorpusError(
+        f"{request.root} holds neither maestro-v3.0.0.csv nor maestro-v3.0.0.json; "
+        "point --root at the unpacked data set"
+    )
+
+
+def resolve_corpus(name: str, request: CorpusRequest) -> Corpus:
+    """The corpus called ``name``, or the one whose table is the file ``name``.
+
+    Raises
+    ------
+    CorpusError
+        for a table that cannot be read; :class:`ConfigError` for an unknown name.
+    """
+    path = Path(name)
+    if path.suffix.lower() in (".csv", ".json") or path.is_file():
+        if not path.is_file():
+            raise CorpusError(f"there is no corpus table {path}")
+        slug = re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "corpus"
+        return Corpus(
+            name=slug, table=path, root=request.root or path.parent, recordings=load_table(path)
+        )
+    return CORPORA.get(name)(request)

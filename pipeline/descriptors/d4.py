@@ -1,0 +1,47 @@
+"""D4: local melodic intervals (method §2.7).
+
+Definition, on one segment's notes sorted by (onset, pitch), with ``Δ_i = p_{i+1} - p_i`` in
+semitones, zero where either note of the pair is absent:
+
+1. ``Δ_{i-1} / 24``
+2. ``Δ_i / 24``
+3. ``clip(Δ_{i-1} / 12, -2, 2) / 2``
+4. ``clip(Δ_i / 12, -2, 2) / 2``
+
+Output float32 [N, 4], in two octaves. Columns 3 and 4 equal 1 and 2 whenever |Δ| <= 24 (§9.5), and
+"adjacent" mixes chord tones and voices: it is onset order, not melody. One note gives zeros.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.descriptors.contract import FloatArray, MidiDescriptor, Notes, register
+
+
+@register
+class D4(MidiDescriptor):
+    """Local melodic intervals."""
+
+    name = "D4"
+    version = 1
+    axis = "note"
+    width = 4
+    units = "intervals of 24 semitones"
+    summary = "local melodic intervals: pitch steps to the previous and the next note in onset order"
+
+    def extract(self, segment: Notes) -> FloatArray:
+        """float32 [N, 4] from one segment's notes."""
+        return melodic_intervals(segment.pitch)
+
+
+def melodic_intervals(pitch: np.ndarray) -> FloatArray:
+    """D4 of MIDI pitches [N] already in (onset, pitch) order: float32 [N, 4]."""
+    steps = np.diff(pitch.astype(np.float32))
+    after = np.zeros(len(pitch), np.float32)
+    before = np.zeros(len(pitch), np.float32)
+    after[: len(steps)] = steps
+    before[1:] = steps
+    raw = np.stack([before, after], axis=1)
+    folded = np.clip(raw / 12, -2, 2) / 2
+    return np.concatenate([raw / 24, folded], axis=1).astype(np.float32)

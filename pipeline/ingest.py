@@ -1,0 +1,121 @@
+"""Raw files → the audio timeline.
+
+A task owns consecutive whole shards of the sample axis. It walks the recordings that lie on them in
+order, decodes each once, and writes a shard as soon as it is full: memory is one shard plus one
+decoding block, whatever a recording's length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.audio import Int16Array, decode
+from pipeline.base.errors import AudioError
+from pipeline.plan import Failure, Source
+from pipeline.store.schema import ArrayInfo
+from pipeline.store.writer import finished_shard, open_for_writing, write_shard
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class IngestTask:
+    """Write shards ``[first, stop)`` of the timeline from the recordings that lie on them."""
+
+    folder: str
+    info: ArrayInfo
+    first: int
+    stop: int
+    sources: list[Source]
+
+
+def ingest_tasks(folder: Path, info: ArrayInfo, sources: list[Source], groups: int) -> list[IngestTask]:
+    """About ``groups`` tasks over the shards that are not finished yet.
+
+    The cut into tasks depends on the workers, the cut into shards does not.
+    """
+    open_shards = [s for s in range(info.n_shards) if not finished_shard(folder, info, s)]
+    tasks = []
+    for run in split_runs(open_shards, groups):
+        low, high = run[0] * info.shard_rows, (run[-1] + 1) * info.shard_rows
+        mine = [s for s in sources if s.start < high and s.start + s.length > low]
+        tasks.append(
+            IngestTask(
+                folder=str(folder), info=info, first=run[0], stop=run[-1] + 1, sources=mine
+            )
+        )
+    return tasks
+
+
+def split_runs(shards: list[int], groups: int) -> list[list[int]]:
+    """Cut a sorted list of shards into runs of neighbours, at most about len / groups long."""
+    longest = max(1, -(-len(shards) // max(1, groups)))
+    runs: list[list[int]] = []
+    for shard in shards:
+        if runs and runs[-1][-1] == shard - 1 and len(runs[-1]) < longest:
+            runs[-1].append(shard)
+        else:
+            runs.append([shard])
+    return runs
+
+
+def run_ingest(task: IngestTask) -> dict[str, Any]:
+    """Do one task; returns its failures, as small plain data.
+
+    After a failure nothing more is written (the rows of this plan cannot hold any more), but the
+    remaining files are still tried, so that one build names every file that fails.
+    """
+    low = task.first * task.info.shard_rows
+    high = min(task.stop * task.info.shard_rows, task.info.shape[0])
+    writer = _ShardWriter(Path(task.folder), task.info, task.first)
+    failures: list[Failure] = []
+    for source in task.sources:
+        try:
+            for block in _within(source, low, high):
+                if not failures:
+                    writer.append(block)
+        except AudioError as error:
+            failures.append(
+                Failure(
+                    recording=source.recording, stage="ingest", kind=error.kind, message=str(error)
+                )
+            )
+    return {"failures": failures}
+
+
+def _within(source: Source, low: int, high: int) -> Iterator[Int16Array]:
+    """The samples of one recording that lie on [low, high), in order; decoding stops at high."""
+    at = source.start
+    for block in decode(Path(source.path), source.length):
+        yield block[max(0, low - at) : max(0, high - at)]
+        at += len(block)
+        if at >= high:
+            return
+
+
+class _ShardWriter:
+    """Gathers consecutive samples and writes every shard as it fills."""
+
+    def __init__(self, folder: Path, info: ArrayInfo, first: int) -> None:
+        self.folder, self.info, self.shard = folder, info, first
+        self.array = open_for_writing(folder, info)
+        self._start_shard()
+
+    def _start_shard(self) -> None:
+        left = self.info.shape[0] - self.shard * self.info.shard_rows
+        self.buffer = np.empty(max(0, min(self.info.shard_rows, left)), np.int16)
+        self.filled = 0
+
+    def append(self, block: Int16Array) -> None:
+        while len(block):
+            part = block[: len(self.buffer) - self.filled]
+            self.buffer[self.filled : self.filled + len(part)] = part
+            self.filled += len(part)
+            block = block[len(part) :]
+            if self.filled == len(self.buffer):
+                write_shard(self.folder, self.info, self.shard, self.buffer, self.array)
+                self.shard += 1
+                self._start_shard()

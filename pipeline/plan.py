@@ -1,0 +1,308 @@
+"""The plan: every row, sample and note offset of a store, known before anything is written.
+
+Reads the corpus table, every audio header and every MIDI file once. What cannot be used becomes a
+failure with stage, kind and reason; its recording keeps its row, with no segments. The plan's
+``identity`` covers the table, the fingerprints of the inputs, the segmentation, the sample rate and
+the failures: neither the root folder, nor times of files, nor the number of workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.audio import PAD_LIMIT_SAMPLES, AudioHeader, decode, probe
+from pipeline.base.config import digest, to_plain
+from pipeline.base.errors import AudioError, CorpusError
+from pipeline.corpora.recordings import Recording
+from pipeline.midi import Performance, read_performance
+from pipeline.segments import cut_notes
+from pipeline.spectral import SAMPLE_RATE
+from pipeline.store.schema import FAILURES, NOTES, RECORDINGS, SCHEMA, SEGMENTS, Segmentation
+
+EDGE_BYTES = 1 << 20
+PROBE_BYTES = 64 << 10
+N_PROBES = 16
+Checksum = Literal["sampled", "full"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Failure:
+    """A recording that cannot be used, and why."""
+
+    recording: int
+    stage: str
+    kind: str
+    message: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Input:
+    """One recording's files as found: header, notes and fingerprint (or a failure)."""
+
+    header: AudioHeader | None
+    performance: Performance | None
+    fingerprint: dict[str, Any]
+    failure: Failure | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where one recording lies on the timeline: samples ``[start, start + length)``."""
+
+    recording: int
+    path: str
+    start: int
+    length: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything that a build writes, except the arrays' contents."""
+
+    corpus: str
+    identity: str
+    segmentation: Segmentation
+    tables: dict[str, pa.Table]
+    sources: list[Source]
+    failures: list[Failure]
+    n_samples: int
+
+    @property
+    def n_segments(self) -> int:
+        """Rows of the segment table."""
+        return int(self.tables["segments"].num_rows)
+
+    @property
+    def n_notes(self) -> int:
+        """Rows of the note table."""
+        return int(self.tables["notes"].num_rows)
+
+
+def count_segments(recordings: list[Recording], segmentation: Segmentation) -> dict[str, int]:
+    """Segments per split from the table's durations alone (MAESTRO: 95,906 / 13,532 / 17,654)."""
+    counts: dict[str, int] = {}
+    for r in recordings:
+        counts[r.split] = counts.get(r.split, 0) + segmentation.count(r.duration_s)
+    return counts
+
+
+def fingerprint_inputs(
+    recordings: list[Recording],
+    root: Path,
+    *,
+    checksum: Checksum = "sampled",
+    suspects: frozenset[int] = frozenset(),
+    segmentation: Segmentation,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Input]:
+    """Read every header, MIDI file and fingerprint; ``suspects`` are also decoded to their end.
+
+    Threads, not processes: the work is reading and hashing, which release the interpreter.
+    """
+
+    def one(recording: Recording) -> Input:
+        return _read_input(recording, root, checksum, recording.recording in suspects, segmentation)
+
+    inputs = []
+    with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
+        for i, found in enumerate(pool.map(one, recordings)):
+            inputs.append(found)
+            if progress is not None:
+                progress(i + 1, len(recordings))
+    return inputs
+
+
+def identity_of(
+    recordings: list[Recording], inputs: list[Input], segmentation: Segmentation
+) -> str:
+    """64 hexadecimal digits; equal for equal content, wherever it lies."""
+    return digest(
+        {
+            "schema": SCHEMA,
+            "sample_rate": SAMPLE_RATE,
+            "segmentation": to_plain(segmentation),
+            "recordings": to_plain(recordings),
+            "inputs": [i.fingerprint for i in inputs],
+            "failed": [i.failure.recording for i in inputs if i.failure],
+        },
+        64,
+    )
+
+
+def make_plan(
+    corpus: str, recordings: list[Recording], inputs: list[Input], root: Path, seg: Segmentation
+) -> Plan:
+    """Lay out all tables and offsets."""
+    sources, notes, segments, rows = [], [], [], []
+    n_samples = n_segments = n_notes = 0
+    for recording, found in zip(recordings, inputs, strict=True):
+        count = 0 if found.failure else seg.count(recording.duration_s)
+        rows.append(_recording_row(recording, found, count, seg))
+        if count == 0 or found.performance is None or found.header is None:
+            continue
+        cut = cut_notes(found.performance, count, seg)
+        per_segment = np.bincount(cut["segment"].astype(np.int64), minlength=count)
+        starts = np.arange(count) * seg.hop_s
+        ends = (starts + seg.segment_s) * SAMPLE_RATE
+        segments.append(
+            {
+                "segment": (n_segments + np.arange(count)).astype(np.int32),
+                "recording": np.full(count, recording.recording, np.int32),
+                "split": [recording.split] * count,
+                "start_s": starts.astype(np.float64),
+                "audio_start": n_samples + starts * SAMPLE_RATE,
+                "note_start": n_notes + np.cumsum(per_segment) - per_segment,
+                "note_count": per_segment.astype(np.int32),
+                "valid": (per_segment > 0) & (ends <= found.header.frames_24k),
+            }
+        )
+        cut["segment"] = cut["segment"] + np.int32(n_segments)
+        notes.append(cut)
+        length = seg.timeline_samples(count)
+        path = str(root / recording.audio_path)
+        sources.append(
+            Source(recording=recording.recording, path=path, start=n_samples, length=length)
+        )
+        n_samples += length
+        n_segments += count
+        n_notes += int(per_segment.sum())
+    failures = [i.failure for i in inputs if i.failure]
+    tables = {
+        "recordings": pa.Table.from_pylist(rows, schema=RECORDINGS),
+        "segments": _concat(segments, SEGMENTS),
+        "notes": _concat(notes, NOTES),
+        "failures": pa.Table.from_pylist([to_plain(f) for f in failures], schema=FAILURES),
+    }
+    return Plan(
+        corpus=corpus,
+        identity=identity_of(recordings, inputs, seg),
+        segmentation=seg,
+        tables=tables,
+        sources=sources,
+        failures=failures,
+        n_samples=n_samples,
+    )
+
+
+def _read_input(
+    recording: Recording, root: Path, checksum: Checksum, suspect: bool, seg: Segmentation
+) -> Input:
+    audio, midi = root / recording.audio_path, root / recording.midi_path
+    header: AudioHeader | None = None
+    performance: Performance | None = None
+    fingerprint: dict[str, Any] = {}
+    failure = None
+    try:
+        header = probe(audio)
+        _check_duration(recording, header, audio, seg)
+        performance = read_performance(midi)
+        if suspect:
+            for _ in decode(audio, seg.timeline_samples(seg.count(recording.duration_s))):
+                pass
+    except CorpusError as error:
+        stage = "audio" if isinstance(error, AudioError) else "midi"
+        failure = Failure(
+            recording=recording.recording, stage=stage, kind=error.kind, message=str(error)
+        )
+    if failure is None and header is not None:
+        fingerprint = {
+            "audio": audio_fingerprint(audio, checksum),
+            "audio_bytes": audio.stat().st_size,
+            "midi": hashlib.sha256(midi.read_bytes()).hexdigest(),
+        }
+    return Input(
+        header=header, performance=performance, fingerprint=fingerprint, failure=failure
+    )
+
+
+def _check_duration(
+    recording: Recording, header: AudioHeader, path: Path, seg: Segmentation
+) -> None:
+    """All segments that the metadata promise must lie inside the audio, but for 0.25 s."""
+    count = seg.count(recording.duration_s)
+    if count == 0:
+        raise CorpusError(
+            f"{path}: {recording.duration_s:g} s is shorter than one segment of {seg.segment_s} s",
+            kind="too-short",
+        )
+    missing = seg.timeline_samples(count) - header.frames_24k
+    if missing > PAD_LIMIT_SAMPLES:
+        raise AudioError(
+            f"{path}: lasts {header.duration_s:.2f} s, but the metadata say "
+            f"{recording.duration_s:.2f} s; correct the table or the file",
+            kind="duration",
+        )
+
+
+def audio_fingerprint(path: Path, checksum: Checksum) -> str:
+    """SHA-256 of the whole file, or of its first and last MiB and 16 even 64 KiB blocks."""
+    digest_ = hashlib.sha256(checksum.encode())
+    size = path.stat().st_size
+    with open(path, "rb") as handle:
+        if checksum == "full" or size <= 2 * EDGE_BYTES + N_PROBES * PROBE_BYTES:
+            while block := handle.read(EDGE_BYTES):
+                digest_.update(block)
+            return digest_.hexdigest()
+        inner = size - 2 * EDGE_BYTES - PROBE_BYTES
+        offsets = [EDGE_BYTES + inner * i // (N_PROBES - 1) for i in range(N_PROBES)]
+        for offset, length in [
+            (0, EDGE_BYTES),
+            *((o, PROBE_BYTES) for o in offsets),
+            (size - EDGE_BYTES, EDGE_BYTES),
+        ]:
+            handle.seek(offset)
+            digest_.update(handle.read(length))
+    return digest_.hexdigest()
+
+
+def _recording_row(r: Recording, found: Input, count: int, seg: Segmentation) -> dict[str, Any]:
+    header, performance = found.header, found.performance
+    padded = 0
+    if header is not None and count:
+        padded = max(0, seg.timeline_samples(count) - header.frames_24k)
+    return {
+        "recording": r.recording,
+        "key": r.key,
+        "composer": r.composer,
+        "title": r.title,
+        "composition": r.composition,
+        "split": r.split,
+        "year": r.year,
+        "duration_s": r.duration_s,
+        "sample_rate": header.sample_rate if header else 0,
+        "n_segments": count,
+        "audio_path": r.audio_path,
+        "midi_path": r.midi_path,
+        "checks": {
+            "audio_duration_s": header.duration_s if header else 0.0,
+            "channels": header.channels if header else 0,
+            "n_notes": len(performance) if performance else 0,
+            "notes_end_s": float(performance.end_s.max()) if performance else 0.0,
+            "padded_samples": padded,
+            "failed": found.failure is not None,
+        },
+        "extra": json.dumps(r.extra, ensure_ascii=False, sort_keys=True),
+    }
+
+
+def _concat(parts: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
+    def column(name: str) -> Any:
+        values = [part[name] for part in parts]
+        if values and isinstance(values[0], list):
+            return [v for part in values for v in part]
+        return np.concatenate(values) if values else np.zeros(0)
+
+    arrays = [pa.array(column(f.name), type=f.type) for f in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+

@@ -1,0 +1,157 @@
+"""Writing a store: tables, array metadata, whole shards, journal, commit.
+
+Nothing here decides *what* is written. A shard is written by exactly one task, made durable, hashed,
+and then noted in the journal (``.build/<array>.<shard>.json``); a journalled shard whose file still
+has that hash is never written again. The commit record comes last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec
+
+from pipeline.base.config import to_plain
+from pipeline.base.files import atomic_write, fsync_dir, read_json, sha256_file, write_json
+from pipeline.store.schema import ARRAYS, RECORD, SCHEMA, SCHEMAS, ArrayInfo
+
+JOURNAL = ".build"
+NOTE_ROW_GROUP = 1 << 17
+
+
+def write_table(folder: Path, name: str, table: pa.Table) -> None:
+    """Write ``<name>.parquet`` with its explicit schema and page checksums, atomically."""
+    table = table.cast(SCHEMAS[name])
+    with atomic_write(folder / f"{name}.parquet") as handle:
+        pq.write_table(
+            table,
+            handle,
+            compression="zstd",
+            write_page_checksum=True,
+            row_group_size=NOTE_ROW_GROUP,
+        )
+
+
+def create_array(folder: Path, info: ArrayInfo) -> None:
+    """Create the empty array ``info``; an existing one of the same layout is left alone.
+
+    An existing one of another layout or fingerprint belongs to an abandoned build and is removed.
+    """
+    target = folder / ARRAYS / info.name
+    stamp = folder / JOURNAL / f"{info.name}.array.json"
+    if stamp.exists() and target.is_dir() and read_json(stamp) == to_plain(info):
+        return
+    shutil.rmtree(target, ignore_errors=True)
+    for leftover in (folder / JOURNAL).glob(f"{info.name}.*.json"):
+        leftover.unlink()
+    zarr.open_group(folder / ARRAYS, mode="a", zarr_format=3)
+    rest = info.shape[1:]
+    zarr.create_array(
+        folder / ARRAYS,
+        name=info.name,
+        shape=info.shape,
+        dtype=info.dtype,
+        shards=(info.shard_rows, *rest),
+        chunks=(info.chunk_rows, *rest),
+        serializer=BytesCodec(),
+        compressors=(Crc32cCodec(),),
+        filters=(),
+        fill_value=0 if info.dtype == "int16" else float("nan"),
+        attributes={"fingerprint": info.fingerprint},
+        # An all-zero shard (silence) must be a file: a missing file is always an error.
+        config={"write_empty_chunks": True},
+    )
+    write_json(stamp, to_plain(info))
+
+
+def open_for_writing(folder: Path, info: ArrayInfo) -> Any:
+    """The Zarr array of ``info``, writable."""
+    return zarr.open_array(
+        folder / ARRAYS / info.name, mode="r+", config={"write_empty_chunks": True}
+    )
+
+
+def write_shard(
+    folder: Path, info: ArrayInfo, shard: int, rows: npt.NDArray[Any], array: Any = None
+) -> None:
+    """Write one whole shard, make it durable, and note it in the journal."""
+    start = shard * info.shard_rows
+    stop = min(start + info.shard_rows, info.shape[0])
+    if rows.shape != (stop - start, *info.shape[1:]) or rows.dtype != np.dtype(info.dtype):
+        raise ValueError(f"shard {shard} of {info.name}: got {rows.dtype} {rows.shape}")
+    array = open_for_writing(folder, info) if array is None else array
+    array[start:stop] = rows
+    file = folder / info.shard_path(shard)
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    fsync_dir(file.parent)
+    write_json(journal_path(folder, info, shard), file_entry(file))
+
+
+def journal_path(folder: Path, info: ArrayInfo, shard: int) -> Path:
+    """Where the journal notes a finished shard."""
+    return folder / JOURNAL / f"{info.name}.{shard}.json"
+
+
+def finished_shard(folder: Path, info: ArrayInfo, shard: int) -> bool:
+    """True when the journal knows the shard and its file still has the noted size and hash."""
+    try:
+        noted = read_json(journal_path(folder, info, shard))
+        return bool(noted == file_entry(folder / info.shard_path(shard)))
+    except (OSError, ValueError):
+        return False
+
+
+def file_entry(file: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as the commit record lists it."""
+    return {"size": file.stat().st_size, "sha256": sha256_file(file)}
+
+
+def commit(folder: Path, record: dict[str, Any], new: list[ArrayInfo]) -> None:
+    """Write the commit record over the arrays of ``record`` plus ``new``; then drop the journal.
+
+    Shards' hashes come from the journal, so that committing reads no array.
+    """
+    files: dict[str, Any] = dict(record.get("files", {}))
+    for name in SCHEMAS:
+        files[f"{name}.parquet"] = file_entry(folder / f"{name}.parquet")
+    files[f"{ARRAYS}/zarr.json"] = file_entry(folder / ARRAYS / "zarr.json")
+    for info in new:
+        files[info.metadata_path()] = file_entry(folder / info.metadata_path())
+        for shard in range(info.n_shards):
+            files[info.shard_path(shard)] = read_json(journal_path(folder, info, shard))
+    arrays = {**record.get("arrays", {}), **{info.name: to_plain(info) for info in new}}
+    committed_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    final = {
+        **record,
+        "schema": SCHEMA,
+        "arrays": arrays,
+        "files": files,
+        "committed_at": committed_at,
+    }
+    write_json(folder / RECORD, final)
+    shutil.rmtree(folder / JOURNAL, ignore_errors=True)
+
+
+def withdraw(folder: Path, record: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Take arrays out of the commit record before they are built again under another definition."""
+    prefixes = tuple(f"{ARRAYS}/{name}/" for name in names)
+    kept = {
+        **record,
+        "arrays": {n: info for n, info in record["arrays"].items() if n not in names},
+        "files": {f: e for f, e in record["files"].items() if not f.startswith(prefixes)},
+    }
+    write_json(folder / RECORD, kept)
+    return kept
