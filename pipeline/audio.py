@@ -71,9 +71,13 @@ def probe(path: Path) -> AudioHeader:
         _check_riff(path)
         info = soundfile.info(str(path))
     except (soundfile.LibsndfileError, OSError) as error:
-        raise AudioError(f"{path}: cannot be read as audio ({_reason(error)})", kind="unreadable") from None
+        raise AudioError(
+            f"{path}: cannot be read as audio ({_reason(error)})", kind="unreadable"
+        ) from None
     if not MIN_RATE <= info.samplerate <= MAX_RATE:
-        raise AudioError(f"{path}: sample rate {info.samplerate} Hz is not supported", kind="header")
+        raise AudioError(
+            f"{path}: sample rate {info.samplerate} Hz is not supported", kind="header"
+        )
     if not 1 <= info.channels <= MAX_CHANNELS:
         raise AudioError(f"{path}: {info.channels} channels are not supported", kind="header")
     if info.frames <= 0:
@@ -170,9 +174,9 @@ def _round_to_int16(samples, out):  # type: ignore[no-untyped-def]
 
 
 def _check_riff(path: Path) -> None:
-    """libsndfile shortens a WAV whose data chunk is longer than the file; that is a failure here."""
+    """Libsndfile shortens a WAV whose data chunk is longer than the file; that is a failure here."""
     size = path.stat().st_size
-    with open(path, "rb") as handle:
+    with path.open("rb") as handle:
         head = handle.read(12)
         if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
             return

@@ -7,13 +7,14 @@ holds are kept. One builder at a time holds the folder's lock.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class BuildConfig:
     workers, cluster : where tasks run; never change a byte
     """
 
-    segmentation: Segmentation = Segmentation()
+    segmentation: Segmentation = dataclasses.field(default_factory=Segmentation)
     checksum: Checksum = "sampled"
     descriptors: tuple[str, ...] | None = None
     max_failures: int = 0
@@ -82,8 +83,18 @@ def choose_descriptors(names: tuple[str, ...] | None, frontends: bool) -> list[D
     return [DESCRIPTORS.get(name) for name in names]
 
 
-def build(corpus: Corpus, out: Path, config: BuildConfig, console: Console) -> BuildResult:
+def build(
+    corpus: Corpus,
+    out: Path,
+    config: BuildConfig,
+    console: Console,
+    executor: Executor | None = None,
+) -> BuildResult:
     """Build, resume or extend the store of ``corpus`` under ``out``.
+
+    Parameters
+    ----------
+    executor : workers that are already there; without it ``config`` says which to start
 
     Raises
     ------
@@ -92,10 +103,10 @@ def build(corpus: Corpus, out: Path, config: BuildConfig, console: Console) -> B
     StoreError
         when another builder holds the folder, or the folder is not a store.
     """
-    clock = _Clock()
+    job = _Job(config, console, executor)
     descriptors = choose_descriptors(config.descriptors, corpus.frontends)
     inputs = _inputs(corpus, out, config, console)
-    clock.lap("fingerprint")
+    job.clock.lap("fingerprint")
     while True:
         _refuse_failures(corpus, inputs, config.max_failures)
         identity = identity_of(corpus.recordings, inputs, config.segmentation)
@@ -104,21 +115,21 @@ def build(corpus: Corpus, out: Path, config: BuildConfig, console: Console) -> B
         with FolderLock(folder):
             sweep_temporaries(folder)
             if (folder / RECORD).exists():
-                store, built = extend(folder, descriptors, config, console, clock)
+                store, built = _extend(folder, descriptors, job)
                 if built:
-                    _write_build_info(folder, corpus, config, clock)
+                    _write_build_info(folder, corpus, job)
                 failures = [i.failure for i in inputs if i.failure]
                 return BuildResult(
-                    store=store, built=built, failures=failures, seconds=clock.laps
+                    store=store, built=built, failures=failures, seconds=job.clock.laps
                 )
-            failed = _build_new(corpus, inputs, folder, descriptors, config, console, clock)
+            failed = _build_new(corpus, inputs, folder, descriptors, job)
             if not failed:
-                _write_build_info(folder, corpus, config, clock)
+                _write_build_info(folder, corpus, job)
                 return BuildResult(
                     store=Store.open(folder),
                     built=["audio", *(d.name for d in descriptors)],
                     failures=[i.failure for i in inputs if i.failure],
-                    seconds=clock.laps,
+                    seconds=job.clock.laps,
                 )
             # A file that opened well broke while decoding: its rows must go, so every offset moves.
             inputs = [
@@ -129,18 +140,11 @@ def build(corpus: Corpus, out: Path, config: BuildConfig, console: Console) -> B
         shutil.rmtree(folder)
 
 
-def extend(
-    folder: Path,
-    descriptors: list[Descriptor],
-    config: BuildConfig,
-    console: Console,
-    clock: _Clock | None = None,
-) -> tuple[Store, list[str]]:
+def _extend(folder: Path, descriptors: list[Descriptor], job: _Job) -> tuple[Store, list[str]]:
     """Add arrays to a committed store from its own audio and notes; the rest is not touched.
 
     The caller holds the folder's lock.
     """
-    clock = clock or _Clock()
     store = Store.open(folder)
     wanted = [_layout(d, store) for d in descriptors]
     missing = [i for i in wanted if store.arrays.get(i.name) != i]
@@ -151,9 +155,9 @@ def extend(
     replaced = [i.name for i in missing if i.name in store.arrays]
     if replaced:
         record = withdraw(folder, record, replaced)
-    with open_executor(config.workers, config.cluster) as executor:
-        _describe(folder, missing, executor, console)
-    clock.lap("describe")
+    with job.workers() as executor:
+        _describe(folder, missing, executor, job.console)
+    job.clock.lap("describe")
     commit(folder, record, missing)
     return Store.open(folder), [i.name for i in missing]
 
@@ -161,12 +165,12 @@ def extend(
 def add(path: Path, config: BuildConfig, console: Console) -> BuildResult:
     """Add descriptors to a finished store without its corpus."""
     read_record(path)
-    clock = _Clock()
+    job = _Job(config, console)
     with FolderLock(path):
         sweep_temporaries(path)
         descriptors = choose_descriptors(config.descriptors, True)
-        store, built = extend(path, descriptors, config, console, clock)
-    return BuildResult(store=store, built=built, failures=[], seconds=clock.laps)
+        store, built = _extend(path, descriptors, job)
+    return BuildResult(store=store, built=built, failures=[], seconds=job.clock.laps)
 
 
 def _build_new(
@@ -174,15 +178,13 @@ def _build_new(
     inputs: list[Input],
     folder: Path,
     descriptors: list[Descriptor],
-    config: BuildConfig,
-    console: Console,
-    clock: _Clock,
+    job: _Job,
 ) -> dict[int, Failure]:
-    """Plan, ingest, describe, commit; returns what failed while decoding (then nothing is committed)."""
-    plan = make_plan(corpus.name, corpus.recordings, inputs, corpus.root, config.segmentation)
+    """Plan, ingest, describe, commit; returns what failed while decoding (then: no commit)."""
+    plan = make_plan(corpus.name, corpus.recordings, inputs, corpus.root, job.config.segmentation)
     if not plan.n_segments:
         raise CorpusError(f"{corpus.table}: no recording gives a segment")
-    console.say(
+    job.console.say(
         f"plan: {len(plan.sources)} recordings, {plan.n_segments} segments, {plan.n_notes} note "
         f"rows -> {folder}"
     )
@@ -197,22 +199,22 @@ def _build_new(
         for d in descriptors
     ]
     create_array(folder, audio)
-    clock.lap("plan")
-    with open_executor(config.workers, config.cluster) as executor:
+    job.clock.lap("plan")
+    with job.workers() as executor:
         tasks = ingest_tasks(folder, audio, plan.sources, TASKS_PER_WORKER * executor.workers)
-        failures = _run(executor, run_ingest, tasks, "ingest audio", console)
-        clock.lap("ingest")
+        failures = _run(executor, run_ingest, tasks, "ingest audio", job.console)
+        job.clock.lap("ingest")
         if failures:
             return {f.recording: f for f in failures}
-        _describe(folder, infos, executor, console)
-        clock.lap("describe")
+        _describe(folder, infos, executor, job.console)
+        job.clock.lap("describe")
     record = {
         "kind": "xmodal-store",
         "corpus": plan.corpus,
         "identity": plan.identity,
         "status": "partial" if plan.failures else "complete",
         "segmentation": to_plain(plan.segmentation),
-        "config": {"checksum": config.checksum, "descriptors": [d.name for d in descriptors]},
+        "config": {"checksum": job.config.checksum, "descriptors": [d.name for d in descriptors]},
         "recordings": len(corpus.recordings),
         "segments": plan.n_segments,
         "notes": plan.n_notes,
@@ -221,7 +223,7 @@ def _build_new(
         "arrays": {},
     }
     commit(folder, record, [audio, *infos])
-    clock.lap("commit")
+    job.clock.lap("commit")
     return {}
 
 
@@ -287,7 +289,9 @@ def _refuse_failures(corpus: Corpus, inputs: list[Input], allowed: int) -> None:
     failures = [i.failure for i in inputs if i.failure]
     if len(failures) <= allowed:
         return
-    shown = "".join(f"\n  row {f.recording} [{f.stage}/{f.kind}] {f.message}" for f in failures[:20])
+    shown = "".join(
+        f"\n  row {f.recording} [{f.stage}/{f.kind}] {f.message}" for f in failures[:20]
+    )
     more = f"\n  … and {len(failures) - 20} more" if len(failures) > 20 else ""
     raise CorpusError(
         f"{len(failures)} of {len(inputs)} recordings of {corpus.table} cannot be used; correct "
@@ -311,8 +315,8 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _write_build_info(folder: Path, corpus: Corpus, config: BuildConfig, clock: _Clock) -> None:
-    versions = {}
+def _write_build_info(folder: Path, corpus: Corpus, job: _Job) -> None:
+    versions: dict[str, str | None] = {}
     for package in VERSIONS:
         try:
             versions[package] = metadata.version(package)
@@ -321,8 +325,8 @@ def _write_build_info(folder: Path, corpus: Corpus, config: BuildConfig, clock: 
     info = {
         "root": str(corpus.root.resolve()),
         "table": str(corpus.table.resolve()),
-        "config": to_plain(config),
-        "seconds": clock.laps,
+        "config": to_plain(job.config),
+        "seconds": job.clock.laps,
         "host": socket.gethostname(),
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
@@ -330,6 +334,25 @@ def _write_build_info(folder: Path, corpus: Corpus, config: BuildConfig, clock: 
         "versions": versions,
     }
     write_json(folder / BUILD_INFO, info)
+
+
+class _Job:
+    """What all steps of one build share: settings, output, clock, workers."""
+
+    def __init__(
+        self, config: BuildConfig, console: Console, executor: Executor | None = None
+    ) -> None:
+        self.config, self.console, self._executor = config, console, executor
+        self.clock = _Clock()
+
+    @contextlib.contextmanager
+    def workers(self) -> Iterator[Executor]:
+        """The given executor, or one that lives as long as the block."""
+        if self._executor is not None:
+            yield self._executor
+            return
+        with open_executor(self.config.workers, self.config.cluster) as executor:
+            yield executor
 
 
 class _Clock:

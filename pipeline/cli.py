@@ -1,4 +1,4 @@
-"""``xmodal-features``: the offline stage. Heavy imports happen inside commands, so that help is fast."""
+"""``xmodal-features``: the offline stage. Heavy imports happen inside commands: help is fast."""
 
 from __future__ import annotations
 
@@ -67,9 +67,7 @@ def build(
     ] = ChecksumMode.sampled,
     workers: WorkersOption = None,
     cluster: ClusterOption = "local",
-    max_failures: Annotated[
-        int, typer.Option(min=0, help="Recordings that may be unusable.")
-    ] = 0,
+    max_failures: Annotated[int, typer.Option(min=0, help="Recordings that may be unusable.")] = 0,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with build settings; flags win.")
     ] = None,
@@ -109,7 +107,9 @@ def build(
     run_command(console, action)
 
 
-@app.command(epilog="Example:  xmodal-features add data/features/maestro-0123456789ab --descriptors A4")
+@app.command(
+    epilog="Example:  xmodal-features add data/features/maestro-0123456789ab --descriptors A4"
+)
 def add(
     store: StoreArgument,
     descriptors: Annotated[str, typer.Option(help="Names separated by commas, or 'all'.")],
@@ -142,7 +142,9 @@ def verify(store: StoreArgument, as_json: JsonFlag = False) -> None:
         from pipeline.verify import verify as verify_store
 
         report = verify_store(store, console)
-        console.result(report, f"{store}: {report['files']} files, {report['bytes']} bytes, all well")
+        console.result(
+            report, f"{store}: {report['files']} files, {report['bytes']} bytes, all well"
+        )
 
     run_command(console, action)
 

@@ -59,9 +59,7 @@ def describe_tasks(folder: Path, infos: list[ArrayInfo], groups: int) -> list[De
         for run in split_runs(units, groups):
             start, stop = run[0] * unit, min((run[-1] + 1) * unit, rows)
             tasks.append(
-                DescribeTask(
-                    folder=str(folder), axis=axis, start=start, stop=stop, infos=members
-                )
+                DescribeTask(folder=str(folder), axis=axis, start=start, stop=stop, infos=members)
             )
     return tasks
 

@@ -32,7 +32,9 @@ class IngestTask:
     sources: list[Source]
 
 
-def ingest_tasks(folder: Path, info: ArrayInfo, sources: list[Source], groups: int) -> list[IngestTask]:
+def ingest_tasks(
+    folder: Path, info: ArrayInfo, sources: list[Source], groups: int
+) -> list[IngestTask]:
     """About ``groups`` tasks over the shards that are not finished yet.
 
     The cut into tasks depends on the workers, the cut into shards does not.
@@ -43,9 +45,7 @@ def ingest_tasks(folder: Path, info: ArrayInfo, sources: list[Source], groups: i
         low, high = run[0] * info.shard_rows, (run[-1] + 1) * info.shard_rows
         mine = [s for s in sources if s.start < high and s.start + s.length > low]
         tasks.append(
-            IngestTask(
-                folder=str(folder), info=info, first=run[0], stop=run[-1] + 1, sources=mine
-            )
+            IngestTask(folder=str(folder), info=info, first=run[0], stop=run[-1] + 1, sources=mine)
         )
     return tasks
 

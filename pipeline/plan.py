@@ -220,9 +220,7 @@ def _read_input(
             "audio_bytes": audio.stat().st_size,
             "midi": hashlib.sha256(midi.read_bytes()).hexdigest(),
         }
-    return Input(
-        header=header, performance=performance, fingerprint=fingerprint, failure=failure
-    )
+    return Input(header=header, performance=performance, fingerprint=fingerprint, failure=failure)
 
 
 def _check_duration(
@@ -248,7 +246,7 @@ def audio_fingerprint(path: Path, checksum: Checksum) -> str:
     """SHA-256 of the whole file, or of its first and last MiB and 16 even 64 KiB blocks."""
     digest_ = hashlib.sha256(checksum.encode())
     size = path.stat().st_size
-    with open(path, "rb") as handle:
+    with path.open("rb") as handle:
         if checksum == "full" or size <= 2 * EDGE_BYTES + N_PROBES * PROBE_BYTES:
             while block := handle.read(EDGE_BYTES):
                 digest_.update(block)
@@ -304,5 +302,3 @@ def _concat(parts: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
 
     arrays = [pa.array(column(f.name), type=f.type) for f in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
-
-

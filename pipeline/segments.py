@@ -6,6 +6,8 @@ clipped: onsets relative to t may be negative, durations are whole.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -25,7 +27,7 @@ def duration_buckets(duration_s: npt.NDArray[np.float64]) -> npt.NDArray[np.uint
 
 def cut_notes(
     performance: Performance, n_segments: int, segmentation: Segmentation
-) -> dict[str, npt.NDArray[np.generic]]:
+) -> dict[str, npt.NDArray[Any]]:
     """One row per (segment, note), in (segment, onset, pitch, end, velocity) order.
 
     Returns

@@ -97,7 +97,7 @@ def hann() -> FloatArray:
 
 def bin_hz() -> npt.NDArray[np.float64]:
     """Centre frequency of every bin in Hz, float64 [1025]."""
-    return np.arange(N_BINS) * BIN_HZ
+    return np.arange(N_BINS, dtype=np.float64) * BIN_HZ
 
 
 @kernel

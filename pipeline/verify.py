@@ -66,7 +66,9 @@ def _check_offsets(store: Store) -> None:
         and (segments.audio_start + SEGMENT_SAMPLES <= store.arrays["audio"].shape[0]).all()
     )
     if not tiled:
-        raise StoreError(f"{store.path}: segment offsets do not tile the notes or the audio", kind="damaged")
+        raise StoreError(
+            f"{store.path}: segment offsets do not tile the notes or the audio", kind="damaged"
+        )
 
 
 def describe_store(store: Store) -> tuple[dict[str, Any], str]:

@@ -42,7 +42,7 @@ class Console:
         print(json.dumps(data, indent=1, ensure_ascii=False) if self.as_json else text, flush=True)
 
     @contextlib.contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+    def progress(self, label: str, total: int) -> Iterator[Callable[[float, str], None]]:
         """Yields ``update(done, note)``."""
         if self.bars:
             with _bar(label, total) as update:
@@ -50,20 +50,26 @@ class Console:
             return
         began = last = time.monotonic()
 
-        def plain(done: int, note: str = "") -> None:
+        def plain(done: float, note: str = "") -> None:
             nonlocal last
             now = time.monotonic()
             if done >= total or now - last >= PLAIN_EVERY_S:
                 last = now
-                self.say(f"{label}: {done}/{total} {note}".rstrip() + f" ({now - began:.0f} s)")
+                self.say(f"{label}: {done:g}/{total} {note}".rstrip() + f" ({now - began:.0f} s)")
 
         yield plain
 
 
 @contextlib.contextmanager
-def _bar(label: str, total: int) -> Iterator[Callable[[int, str], None]]:
+def _bar(label: str, total: int) -> Iterator[Callable[[float, str], None]]:
     from rich.console import Console as RichConsole
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description:<24}"),
@@ -75,7 +81,7 @@ def _bar(label: str, total: int) -> Iterator[Callable[[int, str], None]]:
     with Progress(*columns, console=RichConsole(stderr=True)) as bar:
         task = bar.add_task(label, total=total, note="")
 
-        def update(done: int, note: str = "") -> None:
+        def update(done: float, note: str = "") -> None:
             bar.update(task, completed=done, note=note)
 
         yield update

@@ -24,10 +24,10 @@ _CATALOGUES = (
     ("woo", r"\bwoo\.?\s*(\d+)"),
     ("op", r"\bop(?:us|\.)?\s*(\d+)\s*[a-z]?\b(?:[\s,.:/-]*(?:no\.?|nr\.?)?\s*(\d+))?"),
 )
-_NOISE = {
-    *"a an and the in of for de la le des major minor sharp flat dur moll no nr number".split(),
-    *"allegro andante adagio presto largo vivace moderato movement mov".split(),
-}
+_NOISE = frozenset(
+    "a an and the in of for de la le des major minor sharp flat dur moll no nr number "
+    "allegro andante adagio presto largo vivace moderato movement mov".split()
+)
 
 
 def composition_key(composer: str, title: str) -> str:

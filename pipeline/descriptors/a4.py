@@ -23,6 +23,7 @@ float64 before one logarithm is taken: |M| <= 2048 for samples in [-1, 1], so 64
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from functools import cache
 from typing import Any
 
@@ -69,9 +70,7 @@ class A4(AudioDescriptor):
         return octave_dynamics(levels, self.config.std_floor)
 
 
-def band_levels(
-    spectrum: Spectrum, edges: tuple[int, ...] = BAND_EDGES
-) -> npt.NDArray[np.float64]:
+def band_levels(spectrum: Spectrum, edges: tuple[int, ...] = BAND_EDGES) -> npt.NDArray[np.float64]:
     """Mean of ``ln(1 + M)`` in every band: float64 [188, len(edges) - 1]."""
     starts, bands, sizes = _product_plan(edges)
     products = np.empty((len(starts) - 1, N_FRAMES), np.float64)
@@ -93,7 +92,7 @@ def _product_plan(edges: tuple[int, ...]) -> tuple[Any, Any, Any]:
     """Edges of runs of at most 64 bins, the first run of every band, the bands' sizes."""
     starts: list[int] = []
     bands: list[int] = []
-    for lo, hi in zip(edges, edges[1:], strict=False):
+    for lo, hi in itertools.pairwise(edges):
         bands.append(len(starts))
         starts.extend(range(lo, hi, 64))
     starts.append(edges[-1])

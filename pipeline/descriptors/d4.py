@@ -28,7 +28,9 @@ class D4(MidiDescriptor):
     axis = "note"
     width = 4
     units = "intervals of 24 semitones"
-    summary = "local melodic intervals: pitch steps to the previous and the next note in onset order"
+    summary = (
+        "local melodic intervals: pitch steps to the previous and the next note in onset order"
+    )
 
     def extract(self, segment: Notes) -> FloatArray:
         """float32 [N, 4] from one segment's notes."""

@@ -59,18 +59,22 @@ def hz_to_mel(hz: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Slaney's mel scale: 3 mel per 200 Hz below 1 kHz, 27 mel per factor 6.4 above."""
     hz = np.asarray(hz, np.float64)
     linear = 3.0 * hz / 200.0
-    return np.where(hz < 1000.0, linear, 15.0 + 27.0 * np.log(np.maximum(hz, 1e-9) / 1000.0) / np.log(6.4))
+    above = 15.0 + 27.0 * np.log(np.maximum(hz, 1.0) / 1000.0) / np.log(6.4)
+    return np.where(hz < 1000.0, linear, above)
 
 
 def mel_to_hz(mel: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Inverse of :func:`hz_to_mel`."""
     mel = np.asarray(mel, np.float64)
-    return np.where(mel < 15.0, 200.0 * mel / 3.0, 1000.0 * np.exp(np.log(6.4) * (mel - 15.0) / 27.0))
+    above = 1000.0 * np.exp(np.log(6.4) * (mel - 15.0) / 27.0)
+    return np.where(mel < 15.0, 200.0 * mel / 3.0, above)
 
 
 def filter_bank(config: MelConfig) -> npt.NDArray[np.float64]:
     """Triangular filters W, float64 [n_mels, 1025]."""
-    edges = mel_to_hz(np.linspace(*hz_to_mel([config.fmin, config.fmax]), config.n_mels + 2))
+    edges = mel_to_hz(
+        np.linspace(hz_to_mel(config.fmin), hz_to_mel(config.fmax), config.n_mels + 2)
+    )
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     hz = bin_hz()[None, :]
     rising = (hz - left) / (centre - left)

@@ -213,7 +213,8 @@ def read_note_rows(path: Path, start: int, stop: int | None) -> pa.Table:
     with pq.ParquetFile(path / "notes.parquet", page_checksum_verification=True) as file:
         total = file.metadata.num_rows
         stop = total if stop is None else min(stop, total)
-        wanted, first, at = [], 0, 0
+        wanted: list[int] = []
+        first = at = 0
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if at < stop and at + rows > start:
@@ -230,7 +231,9 @@ def find_newest(folder: Path) -> Path:
     """The store under ``folder`` that was committed last, by the time in its commit record."""
     records = sorted(folder.glob(f"*/{RECORD}"))
     if not records:
-        raise StoreError(f"there is no store under {folder}; make one with: make features", kind="missing")
+        raise StoreError(
+            f"there is no store under {folder}; make one with: make features", kind="missing"
+        )
     return max(records, key=lambda file: str(read_json(file).get("committed_at", ""))).parent
 
 
@@ -243,7 +246,7 @@ def damaged(path: Path, name: str, how: str) -> StoreError:
 
 
 def _column(table: pa.Table, name: str) -> npt.NDArray[Any]:
-    return table.column(name).to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
+    return table.column(name).to_numpy(zero_copy_only=False)
 
 
 NO_NOTES = SCHEMAS["notes"].empty_table()
