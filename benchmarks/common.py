@@ -1,0 +1,93 @@
+"""Timing in pairs, and the JSON that goes with every figure."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("numpy", "scipy", "numba", "librosa", "soxr", "zarr", "pyarrow", "torch")
+
+
+def seconds(function: Callable[[], Any]) -> float:
+    """Wall time of one call."""
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def paired(
+    ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int, warm: int = 2
+) -> dict[str, float]:
+    """Time two functions in turn; the ratio is taken pair by pair, so that drift cancels."""
+    for _ in range(warm):
+        ours()
+        theirs()
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(rounds)]
+    ratios = sorted(b / a for a, b in pairs)
+    return {
+        "ours_ms": 1e3 * statistics.median(a for a, _ in pairs),
+        "theirs_ms": 1e3 * statistics.median(b for _, b in pairs),
+        "ratio": statistics.median(ratios),
+        "ratio_low": ratios[len(ratios) // 10],
+        "ratio_high": ratios[-1 - len(ratios) // 10],
+        "rounds": rounds,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Commit, machine and versions."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "clean": _git("status", "--porcelain", "--untracked-files=no") == "",
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_before": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "versions": versions,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def write(name: str, data: dict[str, Any]) -> Path:
+    """Write ``benchmarks/results/<name>.json`` and print it."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    text = json.dumps(data, indent=1, sort_keys=True) + "\n"
+    path.write_text(text, encoding="utf-8")
+    print(text)
+    return path
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=True, cwd=RESULTS.parent
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

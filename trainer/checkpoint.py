@@ -1,0 +1,142 @@
+"""Checkpoints: folders that are whole or do not count, and exact enough to go on from.
+
+``checkpoints/step-<n>/`` holds ``model.safetensors`` (parameters and buffers), ``optimizer.pt`` (loaded
+with ``weights_only=True``: nothing in it can run) and ``progress.json``. ``checkpoint.json``, with the
+size and SHA-256 of each, is written last, and the folder takes its name only then. A folder that does
+not verify is passed over with a warning, and the one before it is used.
+
+Batch order and dropout are functions of (seed, step), so no generator state is needed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pipeline.base.errors import RunError
+from pipeline.base.files import fsync_dir, read_json, sha256_file, write_json
+
+MODEL, OPTIMIZER, PROGRESS, COMMIT = "model.safetensors", "optimizer.pt", "progress.json", "checkpoint.json"
+FILES = (MODEL, OPTIMIZER, PROGRESS)
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Checkpoint:
+    """A loaded checkpoint; tensors are on the CPU."""
+
+    step: int
+    model: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    progress: dict[str, Any]
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """``folder/step-<n>``, padded so that names sort by step."""
+    return folder / f"step-{step:08d}"
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    model: dict[str, Tensor],
+    optimizer: dict[str, Any],
+    progress: dict[str, Any],
+) -> Path:
+    """Write one checkpoint durably below ``folder``; one of the same step is replaced."""
+    target = checkpoint_path(folder, step)
+    staged = folder / f".{target.name}.{os.getpid()}.tmp"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    save_weights(staged / MODEL, model)
+    torch.save(optimizer, staged / OPTIMIZER)
+    _fsync(staged / OPTIMIZER)
+    write_json(staged / PROGRESS, progress)
+    entries = {name: _entry(staged / name) for name in FILES}
+    write_json(staged / COMMIT, {"step": step, "files": entries})
+    if target.exists():
+        # Out of the way first: between the two renames the previous checkpoint is the newest whole one.
+        replaced = folder / f".{target.name}.{os.getpid()}.old.tmp"
+        shutil.rmtree(replaced, ignore_errors=True)
+        os.replace(target, replaced)
+    os.replace(staged, target)
+    fsync_dir(folder)
+    return target
+
+
+def load_latest(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint that verifies, or None; the others are named through ``warn``."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            return load_checkpoint(path)
+        except RunError as error:
+            warn(f"{error}; going back to the one before it")
+    return None
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Verify and load one checkpoint.
+
+    Raises
+    ------
+    RunError
+        (kind ``checkpoint``) when a file is missing, was changed, or cannot be read.
+    """
+    try:
+        record = read_json(path / COMMIT)
+        for name in FILES:
+            if _entry(path / name) != record["files"][name]:
+                raise RunError(f"checkpoint {path} is damaged: {name} changed", kind="checkpoint")
+        return Checkpoint(
+            step=int(record["step"]),
+            model=load_weights(path / MODEL),
+            optimizer=torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True),
+            progress=read_json(path / PROGRESS),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"checkpoint {path} is damaged ({error})", kind="checkpoint") from None
+
+
+def prune(folder: Path, keep: set[int], last: int = 2) -> None:
+    """Delete all but the ``last`` newest checkpoints and the steps in ``keep``."""
+    paths = sorted(folder.glob("step-*"))
+    wanted = {checkpoint_path(folder, step) for step in keep} | set(paths[-last:])
+    for path in [p for p in paths if p not in wanted] + list(folder.glob(".step-*.tmp")):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors: temporary file, fsync, rename."""
+    staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staged)
+    _fsync(staged)
+    os.replace(staged, path)
+    fsync_dir(path.parent)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, on the CPU; a damaged one is a :class:`RunError`."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"cannot read the weights {path} ({error})", kind="weights") from None
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": sha256_file(path)}
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

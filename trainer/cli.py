@@ -1,0 +1,238 @@
+"""``xmodal-train`` and ``xmodal-evaluate``. torch is imported inside commands: help is fast."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.base.console import Console, run_command
+from pipeline.base.errors import UsageError
+
+FEATURES = Path("data/features")
+RUNS = Path("runs")
+
+
+class Preset(StrEnum):
+    """The published reference, or the corrected settings."""
+
+    paper = "paper"
+    sound = "sound"
+
+
+class Size(StrEnum):
+    """The paper's widths, or one that trains on a CPU."""
+
+    base = "base"
+    tiny = "tiny"
+
+
+class Precision(StrEnum):
+    """Number formats of the forward pass."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+
+
+class Split(StrEnum):
+    """What may be scored."""
+
+    validation = "validation"
+    test = "test"
+
+
+class Listing(StrEnum):
+    """What ``--list`` shows."""
+
+    descriptors = "descriptors"
+    mechanisms = "mechanisms"
+    arms = "arms"
+
+
+SETTINGS: dict[str, Any] = {
+    "no_args_is_help": False,
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+}
+train_app = typer.Typer(**SETTINGS)
+evaluate_app = typer.Typer(**SETTINGS)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@train_app.command(
+    epilog="Examples:  xmodal-train --descriptor A4 --mechanism reverse_xattn   ·   xmodal-train "
+    "--descriptor D4 --mechanism concat --descriptor A4 --mechanism concat   ·   xmodal-train --arm "
+    "d4-a4r --preset paper --seed 123   ·   xmodal-train --list arms"
+)
+def train(
+    store: Annotated[
+        Path | None, typer.Option(help="Folder of a store. [default: newest in data/features]")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder in which run folders are made.")] = RUNS,
+    descriptor: Annotated[
+        list[str] | None, typer.Option(help="Descriptor to inject; give pairs with --mechanism.")
+    ] = None,
+    mechanism: Annotated[
+        list[str] | None, typer.Option(help="How the descriptor of the same rank enters.")
+    ] = None,
+    arm: Annotated[str | None, typer.Option(help="A named combination, for example d4-a4r.")] = None,
+    preset: Annotated[Preset, typer.Option(help="Reference, or corrected settings.")] = Preset.sound,
+    size: Annotated[
+        Size | None, typer.Option(help="Model size. [default: base on a GPU, tiny on a CPU]")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="cosine, trapezoidal or cosine-tail. [default: the preset's]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="[default: the preset's]")] = None,
+    batches_per_epoch: Annotated[int | None, typer.Option(min=1, help="[default: the preset's]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=2, help="[default: the preset's]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, batches and dropout.")] = 42,
+    init: Annotated[
+        Path | None, typer.Option(help="Run whose encoders and heads this one starts from.")
+    ] = None,
+    device: DeviceOption = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="auto is bf16 on a GPU, fp32 on a CPU.")
+    ] = Precision.auto,
+    compiled: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="Compile the training step.")
+    ] = False,
+    evaluate_every: Annotated[int | None, typer.Option(min=1, help="In epochs.")] = None,
+    pool_size: Annotated[
+        int | None, typer.Option(min=2, help="Candidates per query. [default: 256]")
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite/--resume", help="Start again, or go on with an existing run."),
+    ] = False,
+    deterministic: Annotated[bool, typer.Option(help="Only deterministic kernels (GPU).")] = False,
+    dry_run: Annotated[bool, typer.Option(help="Show the resolved run and stop.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML laid over the preset; flags win over it.")
+    ] = None,
+    listing: Annotated[
+        Listing | None, typer.Option("--list", help="List the choices and stop.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train one run on a store, select on validation, and print its scores beside the floor."""
+    console = Console(as_json)
+    pairs = _pairs(descriptor or [], mechanism or [], arm)
+    over: dict[str, Any] = {
+        "budget": {
+            "epochs": epochs,
+            "batches_per_epoch": batches_per_epoch,
+            "batch_size": batch_size,
+        },
+        "evaluation": {"every": evaluate_every, "pool_size": pool_size},
+        "schedule": {"name": schedule},
+    }
+
+    def action() -> None:
+        from trainer import commands
+
+        if listing is not None:
+            data, text = commands.LISTINGS[listing.value]()
+            console.result(data, text)
+            return
+        request = commands.run_request(
+            store=store,
+            out=out,
+            pairs=pairs,
+            arm=arm,
+            preset=preset.value,
+            size=size.value if size else None,
+            seed=seed,
+            init=init,
+            device=device,
+            precision=precision.value,
+            compiled=compiled,
+            overwrite=overwrite,
+            deterministic=deterministic,
+            config=config,
+            over=over,
+            console=console,
+        )
+        (commands.show_plan if dry_run else commands.train_and_score)(request, console)
+
+    run_command(console, action)
+
+
+@evaluate_app.command(
+    epilog="Examples:  xmodal-evaluate runs/a4r-0123456789ab --split test   ·   xmodal-evaluate "
+    "runs/a4r-0123456789ab --protocol strict --save-embeddings out   ·   xmodal-evaluate --baseline "
+    "flux --store data/features/demo-0123456789ab"
+)
+def evaluate(
+    run: Annotated[Path | None, typer.Argument(help="Folder of a run.", metavar="[RUN]")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Score a training-free baseline instead: flux.")
+    ] = None,
+    protocol: Annotated[
+        list[str] | None, typer.Option(help="paper or strict; may be repeated. [default: both]")
+    ] = None,
+    split: Annotated[Split, typer.Option(help="What to score.")] = Split.validation,
+    store: Annotated[
+        Path | None, typer.Option(help="Another store than the run's own; needed for a baseline.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the paper protocol's pools.")] = None,
+    pool_size: Annotated[
+        int | None, typer.Option(min=2, help="Candidates per query. [default: the run's, 256]")
+    ] = None,
+    save_embeddings: Annotated[
+        Path | None, typer.Option(help="Folder for audio.npy, midi.npy and segments.parquet.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of runs; baselines are kept in it.")] = RUNS,
+    device: DeviceOption = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Score a run, or a training-free baseline, on a store's validation or test split."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from trainer import commands
+
+        if (run is None) == (baseline is None):
+            raise UsageError("give either the folder of a RUN or --baseline NAME")
+        protocols = protocol or ["paper", "strict"]
+        if run is not None:
+            commands.evaluate_run(
+                run, split.value, protocols, store, seed, pool_size, save_embeddings, device, console
+            )
+        elif store is None:
+            raise UsageError("a baseline needs a store: --store DIR")
+        else:
+            commands.evaluate_baseline(
+                str(baseline), store, split.value, protocols, seed, pool_size, out, console
+            )
+
+    run_command(console, action)
+
+
+def train_main() -> None:
+    """Entry point of ``xmodal-train``."""
+    train_app()
+
+
+def evaluate_main() -> None:
+    """Entry point of ``xmodal-evaluate``."""
+    evaluate_app()
+
+
+def _pairs(
+    descriptors: list[str], mechanisms: list[str], arm: str | None
+) -> list[tuple[str, str]]:
+    if arm is not None and (descriptors or mechanisms):
+        raise typer.BadParameter("--arm names its own pairs; give either it or --descriptor pairs")
+    if len(descriptors) != len(mechanisms):
+        raise typer.BadParameter(
+            f"{len(descriptors)} --descriptor but {len(mechanisms)} --mechanism: they go in pairs"
+        )
+    return list(zip(descriptors, mechanisms, strict=True))

@@ -1,0 +1,225 @@
+"""What a run is: one nested frozen dataclass that says everything its result depends on.
+
+Nothing here imports torch. Every oddity of the reference is a declared value with two settings
+(`architecture.md` §6); `trainer.presets` fills them in, `trainer.arms` checks how they combine.
+Device and number of threads are not part of a run's configuration: they change its speed only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from pipeline.base.config import digest, to_plain
+
+Preset = Literal["paper", "sound"]
+Size = Literal["base", "tiny"]
+Precision = Literal["fp32", "tf32", "bf16"]
+
+PRESETS: tuple[Preset, ...] = ("paper", "sound")
+SIZES: tuple[Size, ...] = ("base", "tiny")
+FIXED_POOL_SEED = 42
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """A registered thing by name, with all of its options written out."""
+
+    name: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class PairConfig:
+    """One descriptor and the mechanism by which it enters its encoder."""
+
+    descriptor: str
+    mechanism: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TransformerConfig:
+    """A stack of encoder layers (method §4.1–4.2).
+
+    Attributes
+    ----------
+    norm : ``post`` (LayerNorm after each residual sum) or ``pre``
+    output_norm : one more LayerNorm after the last layer
+    attention_dropout : dropout of attention weights; 0 lets fused attention kernels run
+    layer_init : ``identical`` — PyTorch's ``TransformerEncoder`` deep-copies one layer, so all
+        layers of the reference start equal (method §9.11) — or ``independent``
+    """
+
+    width: int
+    heads: int
+    ffn: int
+    layers: int
+    norm: Literal["post", "pre"]
+    output_norm: bool
+    dropout: float
+    attention_dropout: float
+    layer_init: Literal["identical", "independent"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class AudioConfig:
+    """Front end, positions, Transformer, pool.
+
+    ``positions``: ``table`` (learnable-shaped rows by token index) or ``seconds`` (projected
+    sinusoids of the token's time). ``pool``: ``mean`` over tokens, or the means over the four
+    ``quarters`` of the segment side by side.
+    """
+
+    frontend: Choice
+    positions: Choice
+    transformer: TransformerConfig
+    pool: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MidiConfig:
+    """Note embedding, positions, Transformer, pool.
+
+    ``timing``: whether the note embedding also sees the duration in seconds. The reference never
+    sees any time (method §9.2): ``absent`` with positions ``index``; the corrected setting is
+    ``given`` with positions ``seconds``, sinusoids of the onset.
+    """
+
+    pitch_width: int
+    velocity_width: int
+    duration_width: int
+    timing: Literal["absent", "given"]
+    positions: Choice
+    transformer: TransformerConfig
+    pool: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class HeadConfig:
+    """Projection heads: widths of the hidden layers and of the embedding."""
+
+    hidden: int
+    embedding: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MechanismsConfig:
+    """What all mechanisms share.
+
+    Attributes
+    ----------
+    key_padding : whether attention inside MIDI mechanisms hides padding notes. ``missing`` lets an
+        embedding depend on its batch mates (method §9.6).
+    pooled : what a mechanism that wants one vector a segment is given: the ``mean`` over time, which
+        for A4 is 0 by construction (§9.3), or the descriptor's declared ``companion``.
+    """
+
+    heads: int
+    dropout: float
+    key_padding: Literal["missing", "present"]
+    pooled: Literal["mean", "companion"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class GroupConfig:
+    """One learning rate for all parameters below some modules, named by their path in the model."""
+
+    name: str
+    modules: tuple[str, ...]
+    lr: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """AdamW (method §6.1).
+
+    ``decay``: ``all`` decays every parameter, norms and biases included; ``matrices`` only those
+    with two or more dimensions.
+    """
+
+    groups: tuple[GroupConfig, ...]
+    betas: tuple[float, ...] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float
+    decay: Literal["all", "matrices"]
+    clip_norm: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class BudgetConfig:
+    """How long to train: an epoch is the first ``batches_per_epoch`` of a fresh permutation."""
+
+    epochs: int
+    batches_per_epoch: int
+    batch_size: int
+
+    @property
+    def updates(self) -> int:
+        """All optimiser updates of the run."""
+        return self.epochs * self.batches_per_epoch
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationConfig:
+    """When the validation split is scored, and which seed draws the pools of protocol ``paper``.
+
+    ``every`` counts epochs from ``first``; the last epoch is always scored. ``batch_size`` is that of
+    embedding: where ``key_padding`` is missing, a note's batch mates matter. ``pool_seed``:
+    ``training`` (the reference: each training seed draws its own queries, method §9.17) or ``fixed``.
+    """
+
+    every: int
+    first: int
+    batch_size: int
+    pool_seed: Literal["training", "fixed"]
+
+    def due(self, epoch: int, epochs: int) -> bool:
+        """Whether epoch ``epoch`` (1-based) of ``epochs`` ends with an evaluation."""
+        regular = epoch >= self.first and (epoch - self.first) % self.every == 0
+        return regular or epoch == epochs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
+    """Everything a run's result depends on, besides the arrays it reads.
+
+    ``segments``: train on ``all`` rows (the reference; an empty one gets a dummy note in the batch)
+    or on ``valid`` ones only. ``divergence_factor``: the run stops when a loss exceeds this many
+    times the first one.
+    """
+
+    preset: Preset
+    size: Size
+    seed: int
+    pairs: tuple[PairConfig, ...]
+    audio: AudioConfig
+    midi: MidiConfig
+    head: HeadConfig
+    mechanisms: MechanismsConfig
+    loss: Choice
+    optimizer: OptimizerConfig
+    schedule: Choice
+    freeze: str
+    budget: BudgetConfig
+    evaluation: EvaluationConfig
+    segments: Literal["all", "valid"]
+    precision: Precision
+    divergence_factor: float = 20.0
+
+    @property
+    def pool_seed(self) -> int:
+        """Seed of the pools of protocol ``paper``."""
+        return {"training": self.seed, "fixed": FIXED_POOL_SEED}[self.evaluation.pool_seed]
+
+
+def signature(config: RunConfig, fingerprints: dict[str, str], init: str | None = None) -> str:
+    """Twelve hexadecimal digits over the whole configuration and every array that the run reads.
+
+    Parameters
+    ----------
+    config : the resolved configuration
+    fingerprints : array name → fingerprint, plus the store's identity under ``store``
+    init : signature of the run whose weights this one starts from
+    """
+    return digest({"config": to_plain(config), "reads": fingerprints, "init": init})

@@ -1,0 +1,81 @@
+"""Where a run computes, and in which numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from pipeline.base.errors import ConfigError
+from trainer.config import Precision, Size
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``auto`` takes a GPU when there is one; asking for an absent one is an error, never a fallback.
+
+    Raises
+    ------
+    ConfigError
+        for an unknown name, or for ``cuda`` where there is none.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"unknown device '{name}': use auto, cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: this machine has no usable GPU; use --device cpu or auto")
+    return device
+
+
+def default_size(device: torch.device) -> Size:
+    """base on a GPU, tiny on a CPU."""
+    return "base" if device.type == "cuda" else "tiny"
+
+
+def default_precision(device: torch.device) -> Precision:
+    """bf16 on a GPU, fp32 on a CPU."""
+    return "bf16" if device.type == "cuda" else "fp32"
+
+
+@contextlib.contextmanager
+def matmul_precision(precision: Precision) -> Iterator[None]:
+    """Within the block float32 matrix products use TF32 if ``precision`` says so, else float32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """For the forward pass: bfloat16 where it is safe, if ``precision`` says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextlib.contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Within the block only deterministic kernels run, if ``wanted`` (CPU runs always repeat)."""
+    before = torch.are_deterministic_algorithms_enabled()
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Highest memory use so far, in bytes: ``host`` and, on a GPU, ``device``."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak

@@ -1,0 +1,1 @@
+"""Audio and MIDI encoders, and their parts."""

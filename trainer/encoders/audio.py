@@ -1,0 +1,51 @@
+"""The audio encoder: front end → positions → Transformer → pool (method §4.1).
+
+Shape suffixes: B batch, T tokens, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from pipeline.base.config import from_plain
+from trainer.batch import Batch
+from trainer.config import AudioConfig
+from trainer.encoders.flow import encode
+from trainer.encoders.frontends import FRONTENDS, Frontend
+from trainer.encoders.pooling import POOLS
+from trainer.encoders.positions import POSITIONS
+from trainer.encoders.transformer import Transformer
+from trainer.mechanisms.contract import Mechanism
+
+
+class AudioEncoder(nn.Module):
+    """Segments' sound → one vector each; ``width`` is the vector's length."""
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        kind = FRONTENDS.get(config.frontend.name)
+        options = from_plain(kind.Options, config.frontend.options, "audio.frontend.options")
+        self.frontend: Frontend = kind(config.transformer.width, options)
+        code = POSITIONS.get(config.positions.name)
+        self.positions = code(
+            config.transformer.width,
+            from_plain(code.Options, config.positions.options, "audio.positions.options"),
+        )
+        self.transformer = Transformer(config.transformer)
+        self.pool, times = POOLS.get(config.pool)
+        self.width = times * config.transformer.width
+
+    def train(self, mode: bool = True) -> AudioEncoder:
+        """Training mode everywhere but in a frozen front end."""
+        super().train(mode)
+        if self.frontend.frozen:
+            self.frontend.eval()
+        return self
+
+    def forward(self, batch: Batch, mechanisms: Sequence[Mechanism] = ()) -> Tensor:
+        """Pooled features ``[B, width]`` (before the head)."""
+        tokens = self.frontend(batch)
+        tokens = encode(batch, tokens, self.positions, self.transformer, mechanisms)
+        return self.pool(tokens)

@@ -1,0 +1,122 @@
+"""Audio front ends: from samples or a cached spectrogram to tokens.
+
+A front end says which of the store's arrays it ``reads`` (``audio`` is the sample axis), so that a
+run keeps nothing resident that it does not use.
+
+Shape suffixes: B batch, S samples, F frames, M mel bands, T tokens, C channels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline.base.errors import ConfigError
+from pipeline.base.registry import Registry
+from trainer.batch import Batch, Tokens, grid_times
+
+
+class Frontend(nn.Module):
+    """Base: ``Frontend(width, options)`` → :class:`Tokens` of ``width`` channels.
+
+    ``frozen`` front ends are never trained: no gradients, always in evaluation mode.
+    """
+
+    Options: ClassVar[type]
+    reads: ClassVar[tuple[str, ...]]
+    frozen: ClassVar[bool] = False
+
+    def __init__(self, width: int, options: Any) -> None:
+        super().__init__()
+
+
+FRONTENDS: Registry[type[Frontend]] = Registry("audio front end")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class WaveOptions:
+    """One row [channels, kernel, stride, padding] per convolution; groups of each GroupNorm."""
+
+    layers: tuple[tuple[int, ...], ...]
+    groups: int
+
+
+@FRONTENDS.register("wave-frozen")
+class WaveFrozen(Frontend):
+    """Four convolutions over the samples, random and frozen (method §4.1, §9.1).
+
+    Each is followed by GroupNorm and exact GELU. At base: 40 samples a token, 2,400 tokens, a
+    receptive field of 3.3 ms.
+    """
+
+    Options = WaveOptions
+    reads = ("audio",)
+    frozen = True
+
+    def __init__(self, width: int, options: WaveOptions) -> None:
+        super().__init__(width, options)
+        if options.layers[-1][0] != width:
+            raise ConfigError(
+                f"the last convolution has {options.layers[-1][0]} channels, the Transformer {width}"
+            )
+        blocks: list[nn.Module] = []
+        inputs = 1
+        for channels, kernel, stride, padding in options.layers:
+            convolution = nn.Conv1d(inputs, channels, kernel, stride=stride, padding=padding)
+            blocks += [convolution, nn.GroupNorm(options.groups, channels), nn.GELU()]
+            inputs = channels
+        self.blocks = nn.Sequential(*blocks)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Tokens:
+        """Samples of the batch → tokens on an even time grid."""
+        assert batch.audio_BS is not None, "the batch was made without audio"
+        x_BTC = self.blocks(batch.audio_BS[:, None]).transpose(1, 2)
+        return Tokens(x_BTC=x_BTC, time_BT=grid_times(x_BTC.shape[1], x_BTC))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class MelOptions:
+    """Strides of the convolutions; the input is shifted by ``mean`` and divided by ``std``.
+
+    The two constants are the mean and standard deviation of log-mel values of piano recordings, so
+    that the first layer sees values of order one. They are constants and not statistics of a batch:
+    an embedding never depends on its batch mates, and silence stays distinguishable from sound.
+    """
+
+    strides: tuple[int, ...]
+    bands: int = 96
+    kernel: int = 5
+    mean: float = 0.2
+    std: float = 0.4
+
+
+@FRONTENDS.register("mel")
+class MelConvolution(Frontend):
+    """Strided convolutions over the cached log-mel spectrogram, then LayerNorm."""
+
+    Options = MelOptions
+    reads = ("mel",)
+
+    def __init__(self, width: int, options: MelOptions) -> None:
+        super().__init__(width, options)
+        self.mean, self.std = options.mean, options.std
+        inputs = [options.bands] + [width] * (len(options.strides) - 1)
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(n, width, options.kernel, stride=stride, padding=options.kernel // 2)
+            for n, stride in zip(inputs, options.strides, strict=True)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, batch: Batch) -> Tokens:
+        """``mel`` of the batch ``[B, 188, 96]`` → tokens on an even time grid."""
+        x_BCT = ((batch.arrays["mel"] - self.mean) / self.std).transpose(1, 2)
+        for convolution in self.convolutions:
+            x_BCT = F.gelu(convolution(x_BCT))
+        x_BTC: Tensor = self.norm(x_BCT.transpose(1, 2))
+        return Tokens(x_BTC=x_BTC, time_BT=grid_times(x_BTC.shape[1], x_BTC))

@@ -1,0 +1,186 @@
+"""Scoring embeddings under a protocol: one call, one JSON record."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.retrieval import intervals, metrics
+from trainer.retrieval.gallery import Gallery, RetrievalError
+from trainer.retrieval.metrics import Cosine, Embeddings, Ranks, Similarity
+from trainer.retrieval.pools import POOL_SIZE, Pools
+from trainer.retrieval.protocols import PROTOCOLS, Protocol
+
+HIT = 10  # S and the gap are made of R@10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Scores:
+    """Everything one evaluation found, per query; ``record`` condenses it to JSON.
+
+    Attributes
+    ----------
+    protocol, gallery, pools : what was scored, and how
+    a2m, m2a : int64 [Q]
+        Rank of the positive in its pool, audio query → MIDI candidates and back.
+    a2m_full, m2a_full : int64 [members] or None
+        Rank among all members of the gallery.
+    hard_one : share of ``hard_neg`` draws whose positive wins (audio → MIDI), or None
+    beats_hard : bool [Q]
+        The positive beats every negative of its own recording in its pool (audio → MIDI).
+    has_hard : bool [Q]
+        There is such a negative.
+    cosine_gap : mean cosine of the pairs minus that of all other combinations, or None
+    """
+
+    protocol: Protocol
+    gallery: Gallery
+    pools: Pools
+    a2m: Ranks
+    m2a: Ranks
+    a2m_full: Ranks | None
+    m2a_full: Ranks | None
+    hard_one: float | None
+    beats_hard: npt.NDArray[np.bool_]
+    has_hard: npt.NDArray[np.bool_]
+    cosine_gap: float | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Plain data for ``evaluation/*.json``: fractions 0–1, None where nothing is defined."""
+        members = self.protocol.members(self.gallery)
+        a2m, m2a = metrics.summary(self.a2m), metrics.summary(self.m2a)
+        hits = [(ranks < HIT).astype(np.float64) for ranks in (self.a2m, self.m2a)]
+        units, ci_kind = intervals.resampling_units(self.gallery, self.pools.queries)
+        interval = intervals.interval_of_s(hits[0], hits[1], units)
+        hard = self.beats_hard[self.has_hard]
+        full = {"a2m": self.a2m_full, "m2a": self.m2a_full}
+        sizes = self.pools.sizes
+        return {
+            "protocol": self.protocol.name,
+            "split": self.gallery.split,
+            "seed": self.pools.seed,
+            "queries": len(self.pools.queries),
+            "excluded": self.pools.excluded,
+            "pool_size": {"min": int(sizes.min()), "median": float(np.median(sizes))},
+            "pool_hash": self.pools.hash,
+            "chance": metrics.chance(sizes),
+            "a2m": a2m,
+            "m2a": m2a,
+            "S": min(a2m[f"R@{HIT}"], m2a[f"R@{HIT}"]),
+            "direction_gap": a2m[f"R@{HIT}"] - m2a[f"R@{HIT}"],
+            "cosine_gap": self.cosine_gap,
+            "hard_neg": {
+                "one": self.hard_one,
+                "all64": float(hard.mean()) if len(hard) else None,
+            },
+            "full": {k: None if v is None else metrics.summary(v) for k, v in full.items()},
+            "ci95": {"S": None if interval is None else list(interval)},
+            "ci_kind": ci_kind,
+            "recordings": len(np.unique(self.gallery.recording[members])),
+            "segments": int(members.sum()),
+        }
+
+
+def evaluate_embeddings(
+    audio: Embeddings,
+    midi: Embeddings,
+    gallery: Gallery,
+    protocol: str,
+    *,
+    seed: int | None = None,
+    pool_size: int = POOL_SIZE,
+    full: bool = True,
+    run: str | None = None,
+    store: str | None = None,
+) -> dict[str, Any]:
+    """Score paired embeddings: the record of ``evaluation/<protocol>-<split>.json``.
+
+    Parameters
+    ----------
+    audio, midi : float [n, d]
+        Row i of both belongs to row i of ``gallery``; need not be normalised; computed with in
+        float32, block by block, whatever their dtype.
+    protocol : name in ``PROTOCOLS``
+    seed : seed of the paper protocol's pools (42 unless given)
+    full : also rank in the whole gallery (costs a product of all with all in each direction)
+    run, store : names to record
+
+    Raises
+    ------
+    RetrievalError
+        embeddings of another length than the gallery, not finite, or too few candidates.
+    """
+    started = time.perf_counter()
+    scores = score_embeddings(
+        audio, midi, gallery, protocol, seed=seed, pool_size=pool_size, full=full
+    )
+    record = scores.record()
+    record |= {"run": run, "store": store, "seconds": time.perf_counter() - started}
+    return record
+
+
+def score_embeddings(
+    audio: Embeddings,
+    midi: Embeddings,
+    gallery: Gallery,
+    protocol: str,
+    *,
+    seed: int | None = None,
+    pool_size: int = POOL_SIZE,
+    full: bool = True,
+) -> Scores:
+    """As :func:`evaluate_embeddings`, keeping the ranks of every query."""
+    for side, embeddings in (("audio", audio), ("MIDI", midi)):
+        if embeddings.ndim != 2 or len(embeddings) != len(gallery):
+            raise RetrievalError(
+                f"{side} embeddings {list(embeddings.shape)} do not fit the {len(gallery)} "
+                f"segments of the split '{gallery.split}': they belong to another store or split",
+                kind="shape",
+            )
+    forth = Cosine(audio, midi)
+    scores = score_similarities(
+        forth,
+        Cosine(midi, audio),
+        gallery,
+        protocol,
+        seed=seed,
+        pool_size=pool_size,
+        full=full,
+    )
+    return dataclasses.replace(scores, cosine_gap=forth.gap(scores.protocol.members(gallery)))
+
+
+def score_similarities(
+    a2m: Similarity,
+    m2a: Similarity,
+    gallery: Gallery,
+    protocol: str,
+    *,
+    seed: int | None = None,
+    pool_size: int = POOL_SIZE,
+    full: bool = True,
+) -> Scores:
+    """As :func:`score_embeddings`, for similarities of any kind; the cosine gap stays undefined."""
+    rules = PROTOCOLS.get(protocol)
+    pools = rules.pools(gallery, seed, pool_size)
+    own = gallery.recording[pools.candidates] == gallery.recording[pools.queries][:, None]
+    hard = own & (pools.candidates >= 0) & (pools.candidates != pools.queries[:, None])
+    members = rules.members(gallery) if full else None
+    forth = metrics.sweep(a2m, pools, rules.ties, hard=hard, members=members)
+    back = metrics.sweep(m2a, pools, rules.ties, hard=hard, members=members)
+    return Scores(
+        protocol=rules,
+        gallery=gallery,
+        pools=pools,
+        a2m=forth.ranks,
+        m2a=back.ranks,
+        a2m_full=forth.full,
+        m2a_full=back.full,
+        hard_one=metrics.beats_one(a2m, rules.hard_trials(gallery, pools)),
+        beats_hard=forth.beats_hard,
+        has_hard=hard.any(axis=1),
+    )

@@ -1,0 +1,203 @@
+"""From a run (or a training-free baseline) and a store to ``evaluation/<protocol>-<split>.json``.
+
+Each evaluation is its own file, written as soon as it is made. Selection only ever sees the
+validation split; the test split is scored by ``xmodal-evaluate`` alone. Baselines are scored once per
+store, split and protocol, and kept beside the runs, so that they can stand next to every arm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.base.config import digest
+from pipeline.base.errors import MissingExtra
+from pipeline.base.files import atomic_write, read_json, write_json
+from pipeline.store.reader import Store
+from trainer.cache import ResidentStore
+from trainer.devices import pick_device
+from trainer.embed import embed_split
+from trainer.retrieval.baselines import BASELINES, embed_baseline
+from trainer.retrieval.evaluate import evaluate_embeddings
+from trainer.retrieval.gallery import Gallery
+from trainer.retrieval.protocols import PROTOCOLS
+from trainer.run import Run, residents
+
+FloatArray = npt.NDArray[np.float32]
+FLOOR = "flux"  # the baseline that is printed beside every arm
+SELECTION = ("strict", "validation")
+
+
+def selection_score(
+    store: Store, pool_size: int
+) -> Callable[[FloatArray, FloatArray, ResidentStore], Mapping[str, Any]]:
+    """What training selects by: protocol ``strict`` on the validation split.
+
+    Raises
+    ------
+    RetrievalError
+        now, not after the first epoch, when the split is too small for such pools.
+    """
+    protocol, split = SELECTION
+    gallery = Gallery.from_store(store, split)
+    PROTOCOLS.get(protocol).pools(gallery, None, pool_size)
+
+    def score(audio: FloatArray, midi: FloatArray, resident: ResidentStore) -> Mapping[str, Any]:
+        return evaluate_embeddings(
+            audio, midi, gallery, protocol, pool_size=pool_size, full=False, store=store.name
+        )
+
+    return score
+
+
+def score_run(
+    run: Run,
+    store: Store,
+    split: str,
+    protocols: Sequence[str],
+    *,
+    device: str = "auto",
+    seed: int | None = None,
+    pool_size: int | None = None,
+    save_embeddings: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Embed one split once and score it under each protocol; writes one file per protocol.
+
+    Parameters
+    ----------
+    store : the run's own, or another one with the arrays that the run reads
+    seed : of the paper protocol's pools; default: the run's own setting
+    pool_size : default: the run's own setting
+    save_embeddings : folder for ``audio.npy``, ``midi.npy`` and ``segments.parquet``
+
+    Returns
+    -------
+    The records, in the order of ``protocols``.
+    """
+    target = pick_device(device)
+    model = run.load_model(target)
+    resident = residents(run.config, store, split, target, training=False)
+    audio, midi = embed_split(model, resident)
+    gallery = Gallery.from_store(store, split)
+    if save_embeddings is not None:
+        _save_embeddings(save_embeddings, audio, midi, store, resident.rows)
+    own = store.identity == run.record["reads"]["store"]
+    folder = run.path / "evaluation" / ("" if own else store.name)
+    records = []
+    for protocol in protocols:
+        record = evaluate_embeddings(
+            audio,
+            midi,
+            gallery,
+            protocol,
+            seed=_pool_seed(protocol, seed, run.config.pool_seed),
+            pool_size=pool_size or run.config.evaluation.pool_size,
+            run=run.path.name,
+            store=store.name,
+        )
+        write_json(folder / f"{protocol}-{split}.json", record)
+        records.append(record)
+    return records
+
+
+def score_baseline(
+    name: str,
+    store: Store,
+    split: str,
+    protocols: Sequence[str],
+    *,
+    cache: Path,
+    seed: int | None = None,
+    pool_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Score a training-free baseline, or read what it scored before on the same store."""
+    BASELINES.get(name)
+    settings = {"store": store.identity, "baseline": name, "seed": seed, "pool_size": pool_size}
+    folder = cache / f"{name}-{digest(settings)}"
+    features: tuple[Any, Any] | None = None
+    records = []
+    for protocol in protocols:
+        file = folder / f"{protocol}-{split}.json"
+        if not file.exists():
+            features = features or embed_baseline(name, store, split, progress)
+            record = evaluate_embeddings(
+                *features,
+                Gallery.from_store(store, split),
+                protocol,
+                seed=_pool_seed(protocol, seed, PROTOCOLS.get(protocol).seed),
+                pool_size=pool_size,
+                run=name,
+                store=store.name,
+            )
+            write_json(file, record)
+        records.append(read_json(file))
+    return records
+
+
+def floors(
+    records: Sequence[dict[str, Any]], store: Store, cache: Path, pool_size: int
+) -> list[dict[str, Any]]:
+    """The floor's record for each of ``records``, on the same pools; empty where kernels are missing."""
+    found: list[dict[str, Any]] = []
+    for record in records:
+        protocol = record["protocol"]
+        try:
+            found += score_baseline(
+                FLOOR,
+                store,
+                record["split"],
+                [protocol],
+                cache=cache,
+                seed=_pool_seed(protocol, None, record["seed"]),
+                pool_size=pool_size,
+            )
+        except MissingExtra:
+            return []
+    return found
+
+
+def table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """Records as aligned text, one line each."""
+    head = (
+        f"{'':<28} {'protocol':<8} {'split':<10} {'S':>6} {'95 % interval':>16} "
+        f"{'R@1 a→m':>8} {'m→a':>6} {'R@10 a→m':>9} {'m→a':>6} {'chance':>7} {'queries':>8}"
+    )
+    return "\n".join([head, *(_line(label, record) for label, record in rows)])
+
+
+def _line(label: str, r: dict[str, Any]) -> str:
+    interval = r["ci95"]["S"]
+    shown = f"{interval[0]:.3f} – {interval[1]:.3f}" if interval else "—"
+    return (
+        f"{label:<28.28} {r['protocol']:<8} {r['split']:<10} {r['S']:>6.3f} {shown:>16} "
+        f"{r['a2m']['R@1']:>8.3f} {r['m2a']['R@1']:>6.3f} {r['a2m']['R@10']:>9.3f} "
+        f"{r['m2a']['R@10']:>6.3f} {r['chance']['R@10']:>7.3f} {r['queries']:>8}"
+    )
+
+
+def _pool_seed(protocol: str, given: int | None, default: int) -> int | None:
+    """Only protocols whose pools may be drawn with any seed are given one."""
+    return (default if given is None else given) if PROTOCOLS.get(protocol).seeded else given
+
+
+def _save_embeddings(
+    folder: Path, audio: FloatArray, midi: FloatArray, store: Store, rows: npt.NDArray[np.int64]
+) -> None:
+    """``audio.npy`` and ``midi.npy`` float32 [segments, 256], and the joined table, row for row."""
+    for name, values in (("audio", audio), ("midi", midi)):
+        with atomic_write(folder / f"{name}.npy") as handle:
+            np.save(handle, values.astype(np.float32), allow_pickle=False)
+    segments = store.table("segments").take(pa.array(rows))
+    recording = segments.column("recording")
+    names = store.table("recordings")
+    for column in ("composer", "title", "composition"):
+        segments = segments.append_column(column, names.column(column).take(recording))
+    with atomic_write(folder / "segments.parquet") as handle:
+        pq.write_table(segments, handle)
