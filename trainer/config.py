@@ -46,7 +46,8 @@ class TransformerConfig:
     ----------
     norm : ``post`` (LayerNorm after each residual sum) or ``pre``
     output_norm : one more LayerNorm after the last layer
-    attention_dropout : dropout of attention weights; 0 lets fused attention kernels run
+    dropout, ffn_dropout, attention_dropout : of each residual branch's output, of the feed-forward's
+        hidden layer, of attention weights (0 lets fused attention kernels run)
     layer_init : ``identical`` — PyTorch's ``TransformerEncoder`` deep-copies one layer, so all
         layers of the reference start equal (method §9.11) — or ``independent``
     """
@@ -58,6 +59,7 @@ class TransformerConfig:
     norm: Literal["post", "pre"]
     output_norm: bool
     dropout: float
+    ffn_dropout: float
     attention_dropout: float
     layer_init: Literal["identical", "independent"]
 
@@ -167,12 +169,14 @@ class EvaluationConfig:
     ``every`` counts epochs from ``first``; the last epoch is always scored. ``batch_size`` is that of
     embedding: where ``key_padding`` is missing, a note's batch mates matter. ``pool_seed``:
     ``training`` (the reference: each training seed draws its own queries, method §9.17) or ``fixed``.
+    ``pool_size``: candidates per query, the positive included.
     """
 
     every: int
     first: int
     batch_size: int
     pool_seed: Literal["training", "fixed"]
+    pool_size: int = 256
 
     def due(self, epoch: int, epochs: int) -> bool:
         """Whether epoch ``epoch`` (1-based) of ``epochs`` ends with an evaluation."""

@@ -93,6 +93,7 @@ def _paper_transformer(width: int, heads: int, layers: int, norm: str) -> Transf
         norm="pre" if norm == "pre" else "post",
         output_norm=norm == "pre",
         dropout=0.1,
+        ffn_dropout=0.1,
         attention_dropout=0.1,
         layer_init="identical",
     )
@@ -161,12 +162,13 @@ def _sound(
             norm="pre",
             output_norm=True,
             dropout=0.1,
+            ffn_dropout=0.0,
             attention_dropout=0.0,
             layer_init="independent",
         )
 
     seconds = Choice(
-        name="seconds", options={"periods": 32, "shortest_s": 0.04, "longest_s": 8.0, "dropout": 0.1}
+        name="seconds", options={"periods": 32, "shortest_s": 0.04, "longest_s": 8.0, "dropout": 0.0}
     )
     everything = ("audio", "midi", "audio_head", "midi_head", "mechanisms", "loss")
     return RunConfig(

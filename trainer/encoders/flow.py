@@ -29,14 +29,16 @@ def encode(
     biases = [m.attention_bias(tokens, batch) for m in mechanisms]
     given = [bias for bias in biases if bias is not None]
     places = tokens
+    # Asked for only where a mechanism overrides it: padded sequences then run unpacked.
+    between = [m for m in mechanisms if type(m).after_layer is not Mechanism.after_layer]
 
     def after_layer(x_BTC: Tensor, layer: int) -> Tensor:
-        return reduce(lambda x, m: m.after_layer(x, layer, places, batch), mechanisms, x_BTC)
+        return reduce(lambda x, m: m.after_layer(x, layer, places, batch), between, x_BTC)
 
     x_BTC = transformer(
         tokens.x_BTC,
         tokens.padding_BT,
         sum(given[1:], given[0]) if given else None,
-        after_layer if mechanisms else None,
+        after_layer if between else None,
     )
     return tokens.replace(x_BTC)

@@ -93,6 +93,7 @@ def evaluate_embeddings(
     *,
     seed: int | None = None,
     pool_size: int = POOL_SIZE,
+    pools: Pools | None = None,
     full: bool = True,
     run: str | None = None,
     store: str | None = None,
@@ -106,6 +107,7 @@ def evaluate_embeddings(
         float32, block by block, whatever their dtype.
     protocol : name in ``PROTOCOLS``
     seed : seed of the paper protocol's pools (42 unless given)
+    pools : pools of this gallery and protocol made before, instead of ``seed`` and ``pool_size``
     full : also rank in the whole gallery (costs a product of all with all in each direction)
     run, store : names to record
 
@@ -116,7 +118,7 @@ def evaluate_embeddings(
     """
     started = time.perf_counter()
     scores = score_embeddings(
-        audio, midi, gallery, protocol, seed=seed, pool_size=pool_size, full=full
+        audio, midi, gallery, protocol, seed=seed, pool_size=pool_size, pools=pools, full=full
     )
     record = scores.record()
     record |= {"run": run, "store": store, "seconds": time.perf_counter() - started}
@@ -131,6 +133,7 @@ def score_embeddings(
     *,
     seed: int | None = None,
     pool_size: int = POOL_SIZE,
+    pools: Pools | None = None,
     full: bool = True,
 ) -> Scores:
     """As :func:`evaluate_embeddings`, keeping the ranks of every query."""
@@ -149,6 +152,7 @@ def score_embeddings(
         protocol,
         seed=seed,
         pool_size=pool_size,
+        pools=pools,
         full=full,
     )
     return dataclasses.replace(scores, cosine_gap=forth.gap(scores.protocol.members(gallery)))
@@ -162,11 +166,19 @@ def score_similarities(
     *,
     seed: int | None = None,
     pool_size: int = POOL_SIZE,
+    pools: Pools | None = None,
     full: bool = True,
 ) -> Scores:
     """As :func:`score_embeddings`, for similarities of any kind; the cosine gap stays undefined."""
     rules = PROTOCOLS.get(protocol)
-    pools = rules.pools(gallery, seed, pool_size)
+    if pools is None:
+        pools = rules.pools(gallery, seed, pool_size)
+    if pools.protocol != rules.name or pools.candidates.max() >= len(gallery):
+        raise RetrievalError(
+            f"pools of the protocol '{pools.protocol}' do not fit the protocol '{rules.name}' on "
+            f"the split '{gallery.split}'",
+            kind="gallery",
+        )
     own = gallery.recording[pools.candidates] == gallery.recording[pools.queries][:, None]
     hard = own & (pools.candidates >= 0) & (pools.candidates != pools.queries[:, None])
     members = rules.members(gallery) if full else None

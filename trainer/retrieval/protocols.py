@@ -32,12 +32,14 @@ class Protocol(abc.ABC):
     ----------
     name, summary : for people and the command line
     seed : the pools' seed unless another is given
+    seeded : whether another may be given
     ties : what becomes of candidates as similar as the positive (see ``metrics``)
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     seed: ClassVar[int]
+    seeded: ClassVar[bool]
     ties: ClassVar[Ties]
 
     @abc.abstractmethod
@@ -69,6 +71,7 @@ class Paper(Protocol):
     name = "paper"
     summary = "the published procedure: 500 queries, neighbours and other performances compete"
     seed = PAPER_SEED
+    seeded = True
     ties = "order"
 
     def members(self, gallery: Gallery) -> npt.NDArray[np.bool_]:
@@ -91,6 +94,7 @@ class Strict(Protocol):
     name = "strict"
     summary = "every valid segment; no overlapping window nor other performance competes; ties lose"
     seed = STRICT_SEED
+    seeded = False
     ties = "against"
 
     def members(self, gallery: Gallery) -> npt.NDArray[np.bool_]:

@@ -1,0 +1,110 @@
+"""The README's scores: train arms with the default preset, score the test split beside the floor.
+
+Runs the commands that a user types, on one store, and gathers what they wrote. Arms × seeds that are
+trained already are not trained again.
+
+    python -m benchmarks.scores STORE --name demo [--arms d0,a4r] [--seeds 42,43,44]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import environment, write
+from pipeline.store import Store
+from pipeline.verify import describe_store
+
+PROTOCOLS = ("paper", "strict")
+
+
+def main() -> None:
+    """Train, score, write ``benchmarks/results/scores-<name>.json``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--arms", default="d0,a4r")
+    parser.add_argument("--seeds", default="42,43,44")
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    arguments = parser.parse_args()
+    seeds = [int(s) for s in arguments.seeds.split(",")]
+    contents, _ = describe_store(Store.open(arguments.store))
+    result: dict[str, Any] = {
+        "environment": environment(),
+        "splits": contents["splits"],
+        "hours": contents["hours"],
+        "identity": contents["identity"],
+        "arms": {
+            arm: [score(arm, seed, arguments.store, arguments.out) for seed in seeds]
+            for arm in arguments.arms.split(",")
+        },
+    }
+    result["floor"] = floor(arguments.store, arguments.out)
+    result["summary"] = {
+        arm: {p: summary(runs, p) for p in PROTOCOLS} for arm, runs in result["arms"].items()
+    }
+    write(f"scores-{arguments.name}", result)
+
+
+def score(arm: str, seed: int, store: Path, out: Path) -> dict[str, Any]:
+    """One run: its test scores, its cost."""
+    arguments = ["--arm", arm, "--seed", seed, "--store", store, "--out", out, "--size", "tiny"]
+    folder = Path(command("xmodal-train", *arguments, "--device", "cpu")["run"])
+    scores = command("xmodal-evaluate", folder, "--split", "test")["scores"]
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return {
+        "run": folder.name,
+        "seed": seed,
+        "preset": record["config"]["preset"],
+        "size": record["config"]["size"],
+        "updates": record["step"],
+        "training_seconds": record["performance"]["seconds"],
+        "segments_per_s": record["performance"]["segments_per_s"],
+        "threads": record["threads"],
+        "attempts": record["attempts"],
+        "validation_S": record["best"]["S"],
+        "test": {s["protocol"]: s for s in scores},
+    }
+
+
+def floor(store: Path, out: Path) -> dict[str, Any]:
+    """The training-free floor on the same pools."""
+    arguments = ["--baseline", "flux", "--store", store, "--split", "test", "--out", out]
+    scores = command("xmodal-evaluate", *arguments)["scores"]
+    return {s["protocol"]: s for s in scores}
+
+
+def summary(runs: list[dict[str, Any]], protocol: str) -> dict[str, Any]:
+    """Mean and spread over seeds of what the table shows."""
+    picked = {
+        "S": [r["test"][protocol]["S"] for r in runs],
+        "a2m_R@1": [r["test"][protocol]["a2m"]["R@1"] for r in runs],
+        "m2a_R@1": [r["test"][protocol]["m2a"]["R@1"] for r in runs],
+    }
+    return {
+        name: {
+            "mean": statistics.mean(values),
+            "low": min(values),
+            "high": max(values),
+            "seeds": len(values),
+        }
+        for name, values in picked.items()
+    }
+
+
+def command(program: str, *arguments: object) -> Any:
+    """Run one of the project's commands beside this interpreter; its JSON answer."""
+    path = Path(sys.executable).parent / program
+    done = subprocess.run(
+        [str(path), *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout)
+
+
+if __name__ == "__main__":
+    main()
