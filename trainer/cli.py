@@ -82,8 +82,12 @@ def train(
     mechanism: Annotated[
         list[str] | None, typer.Option(help="How the descriptor of the same rank enters.")
     ] = None,
-    arm: Annotated[str | None, typer.Option(help="A named combination, for example d4-a4r.")] = None,
-    preset: Annotated[Preset, typer.Option(help="Reference, or corrected settings.")] = Preset.sound,
+    arm: Annotated[
+        str | None, typer.Option(help="A named combination, for example d4-a4r.")
+    ] = None,
+    preset: Annotated[
+        Preset, typer.Option(help="Reference, or corrected settings.")
+    ] = Preset.sound,
     size: Annotated[
         Size | None, typer.Option(help="Model size. [default: base on a GPU, tiny on a CPU]")
     ] = None,
@@ -91,7 +95,9 @@ def train(
         str | None, typer.Option(help="cosine, trapezoidal or cosine-tail. [default: the preset's]")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="[default: the preset's]")] = None,
-    batches_per_epoch: Annotated[int | None, typer.Option(min=1, help="[default: the preset's]")] = None,
+    batches_per_epoch: Annotated[
+        int | None, typer.Option(min=1, help="[default: the preset's]")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="[default: the preset's]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of weights, batches and dropout.")] = 42,
     init: Annotated[
@@ -204,7 +210,15 @@ def evaluate(
         protocols = protocol or ["paper", "strict"]
         if run is not None:
             commands.evaluate_run(
-                run, split.value, protocols, store, seed, pool_size, save_embeddings, device, console
+                run,
+                split.value,
+                protocols,
+                store,
+                seed,
+                pool_size,
+                save_embeddings,
+                device,
+                console,
             )
         elif store is None:
             raise UsageError("a baseline needs a store: --store DIR")
@@ -226,9 +240,7 @@ def evaluate_main() -> None:
     evaluate_app()
 
 
-def _pairs(
-    descriptors: list[str], mechanisms: list[str], arm: str | None
-) -> list[tuple[str, str]]:
+def _pairs(descriptors: list[str], mechanisms: list[str], arm: str | None) -> list[tuple[str, str]]:
     if arm is not None and (descriptors or mechanisms):
         raise typer.BadParameter("--arm names its own pairs; give either it or --descriptor pairs")
     if len(descriptors) != len(mechanisms):

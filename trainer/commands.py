@@ -185,7 +185,12 @@ def list_descriptors() -> tuple[list[dict[str, Any]], str]:
 def list_mechanisms() -> tuple[list[dict[str, Any]], str]:
     """Mechanisms, and what they take."""
     data = [
-        {"name": n, "slot": m.slot, "takes": {s: list(a) for s, a in m.axes.items()}, "summary": m.summary}
+        {
+            "name": n,
+            "slot": m.slot,
+            "takes": {s: list(a) for s, a in m.axes.items()},
+            "summary": m.summary,
+        }
         for n, m in MECHANISMS.items()
     ]
     return data, "\n".join(f"{d['name']:<16} {d['summary']}" for d in data)
@@ -274,5 +279,3 @@ def _given(over: dict[str, Any]) -> dict[str, Any]:
         key: _given(value) if isinstance(value, dict) else value for key, value in over.items()
     }
     return {key: value for key, value in cleaned.items() if value not in (None, {})}
-
-

@@ -46,11 +46,11 @@ def selection_score(
     """
     protocol, split = SELECTION
     gallery = Gallery.from_store(store, split)
-    PROTOCOLS.get(protocol).pools(gallery, None, pool_size)
+    pools = PROTOCOLS.get(protocol).pools(gallery, None, pool_size)
 
     def score(audio: FloatArray, midi: FloatArray, resident: ResidentStore) -> Mapping[str, Any]:
         return evaluate_embeddings(
-            audio, midi, gallery, protocol, pool_size=pool_size, full=False, store=store.name
+            audio, midi, gallery, protocol, pools=pools, full=False, store=store.name
         )
 
     return score
