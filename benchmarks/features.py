@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import os
 import shutil
 import statistics
@@ -44,7 +45,7 @@ from pipeline.segments import cut_notes
 from pipeline.spectral import SEGMENT_SAMPLES, Spectrum, Workspace
 from pipeline.store.schema import Segmentation
 
-BANDS = list(zip(BAND_EDGES, BAND_EDGES[1:], strict=False))
+BANDS = list(itertools.pairwise(BAND_EDGES))
 
 
 def main() -> None:

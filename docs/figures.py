@@ -6,6 +6,7 @@ python -m docs.figures data/features/demo-0123456789ab
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 import matplotlib as mpl
@@ -68,7 +69,7 @@ def draw_segment(store: Store, segment: int, path: Path) -> None:
     )
     labels = [
         f"{lo * BIN_HZ:.0f}–{min(hi, 1024) * BIN_HZ:.0f}"
-        for lo, hi in zip(BAND_EDGES, BAND_EDGES[1:], strict=False)
+        for lo, hi in itertools.pairwise(BAND_EDGES)
     ]
     axes[1].set_yticks(np.arange(a4.shape[1]) + 0.5, labels)
     axes[1].set_ylabel("A4: octave band (Hz)")

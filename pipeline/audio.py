@@ -65,12 +65,12 @@ def probe(path: Path) -> AudioHeader:
         kinds ``missing``, ``unreadable``, ``truncated``, ``header``.
     """
     soundfile = _soundfile()
-    if not path.is_file():
-        raise AudioError(f"{path}: audio file is missing", kind="missing")
     try:
+        if not path.is_file():
+            raise AudioError(f"{path}: audio file is missing", kind="missing")
         _check_riff(path)
         info = soundfile.info(str(path))
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: headerless .raw
         raise AudioError(
             f"{path}: cannot be read as audio ({_reason(error)})", kind="unreadable"
         ) from None
@@ -99,7 +99,7 @@ def decode(path: Path, n_samples: int) -> Iterator[Int16Array]:
     Raises
     ------
     AudioError
-        kinds ``unreadable``, ``truncated`` (ends more than 0.25 s early).
+        kinds ``unreadable``, ``not-finite``, ``truncated`` (ends more than 0.25 s early).
     """
     soundfile, soxr = _soundfile(), _soxr()
     made = 0
@@ -111,6 +111,10 @@ def decode(path: Path, n_samples: int) -> Iterator[Int16Array]:
             buffer = np.empty((block, file.channels), dtype)
             while made < n_samples:
                 frames = file.read(out=buffer, dtype=dtype, always_2d=True)
+                if dtype == "float32" and not np.isfinite(frames).all():
+                    raise AudioError(
+                        f"{path}: holds samples that are not finite numbers", kind="not-finite"
+                    )
                 out = resample(_to_mono(frames), len(frames) < block)
                 out = out[: n_samples - made]
                 made += len(out)

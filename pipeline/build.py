@@ -63,6 +63,11 @@ class BuildConfig:
     workers: int = 0
     cluster: str = "local"
 
+    def __post_init__(self) -> None:
+        for name in ("max_failures", "workers"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class BuildResult:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +29,10 @@ WorkersOption = Annotated[
     typer.Option(min=0, help="Worker processes; 0 works in this process. [default: all cores]"),
 ]
 ClusterOption = Annotated[
-    str, typer.Option(help="'local', or the address of a running Dask scheduler (tcp://…).")
+    str | None,
+    typer.Option(
+        help="Address of a running Dask scheduler (tcp://…), or 'local'. [default: local]"
+    ),
 ]
 
 
@@ -60,14 +64,17 @@ def build(
         typer.Option(help="Names separated by commas, or 'all'. [default: the corpus' own]"),
     ] = None,
     max_segments_per_recording: Annotated[
-        str, typer.Option(help="A number (the paper's cap is 100), or 'none'.")
-    ] = "100",
+        str | None, typer.Option(help="A number, or 'none'. [default: 100, the paper's cap]")
+    ] = None,
     checksum: Annotated[
-        ChecksumMode, typer.Option(help="Fingerprint audio by samples of each file, or in full.")
-    ] = ChecksumMode.sampled,
+        ChecksumMode | None,
+        typer.Option(help="Fingerprint audio by samples of each file, or full. [default: sampled]"),
+    ] = None,
     workers: WorkersOption = None,
-    cluster: ClusterOption = "local",
-    max_failures: Annotated[int, typer.Option(min=0, help="Recordings that may be unusable.")] = 0,
+    cluster: ClusterOption = None,
+    max_failures: Annotated[
+        int | None, typer.Option(min=0, help="Recordings that may be unusable. [default: 0]")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with build settings; flags win.")
     ] = None,
@@ -80,24 +87,24 @@ def build(
         from pipeline.build import build as build_store
         from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
 
-        count = _workers(workers)
-        settings = _build_config(
-            config,
-            {
-                "segmentation": {"max_per_recording": _cap(max_segments_per_recording)},
-                "checksum": checksum.value,
-                "descriptors": _names(descriptors),
-                "max_failures": max_failures,
-                "workers": count,
-                "cluster": cluster,
-            },
-        )
+        # Only what was given: a flag's default must not win over the file.
+        flags: dict[str, Any] = {
+            "checksum": checksum and checksum.value,
+            "descriptors": _names(descriptors),
+            "max_failures": max_failures,
+            "workers": workers,
+            "cluster": cluster,
+        }
+        flags = {name: value for name, value in flags.items() if value is not None}
+        if max_segments_per_recording is not None:
+            flags["segmentation"] = {"max_per_recording": _cap(max_segments_per_recording)}
+        settings = _build_config(config, flags)
         with stop_signals_raise("repeat the command to continue"):
             with console.progress(f"corpus {corpus}", 1) as update:
                 request = CorpusRequest(
                     root=root,
                     cache=out.parent / "corpora",
-                    workers=count,
+                    workers=settings.workers,
                     progress=lambda done, total, note: update(done / total, note),
                 )
                 resolved = resolve_corpus(corpus, request)
@@ -114,7 +121,7 @@ def add(
     store: StoreArgument,
     descriptors: Annotated[str, typer.Option(help="Names separated by commas, or 'all'.")],
     workers: WorkersOption = None,
-    cluster: ClusterOption = "local",
+    cluster: ClusterOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Add descriptors to a finished store, from its own audio and notes; no recording is read."""
@@ -125,7 +132,9 @@ def add(
         from pipeline.build import add as add_arrays
 
         settings = BuildConfig(
-            descriptors=_names(descriptors), workers=_workers(workers), cluster=cluster
+            descriptors=_names(descriptors),
+            workers=_cores() if workers is None else workers,
+            cluster=cluster or "local",
         )
         with stop_signals_raise("repeat the command to continue"):
             _report(console, add_arrays(store, settings, console))
@@ -183,8 +192,8 @@ def main() -> None:
     app()
 
 
-def _workers(asked: int | None) -> int:
-    return len(os.sched_getaffinity(0)) if asked is None else asked
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _cap(text: str) -> int | None:
@@ -209,7 +218,8 @@ def _build_config(file: Path | None, flags: dict[str, Any]) -> Any:
     from pipeline.base.config import from_plain, load_toml, merge
     from pipeline.build import BuildConfig
 
-    return from_plain(BuildConfig, merge(load_toml(file) if file else {}, flags), "build")
+    settings = {"workers": _cores(), **(load_toml(file) if file else {})}
+    return from_plain(BuildConfig, merge(settings, flags), "build")
 
 
 def _report(console: Console, result: Any) -> None:
@@ -235,6 +245,7 @@ def _report(console: Console, result: Any) -> None:
         f"{store.path}: {did}\n"
         f"  {data['recordings']} recordings, {data['segments']} segments, "
         f"{data['bytes'] / 1e6:.0f} MB, {seconds:.1f} s\n"
-        f"next: xmodal-train --descriptor A4 --mechanism reverse_xattn --store {store.path}"
+        "next: xmodal-train --descriptor A4 --mechanism reverse_xattn --store "
+        f"{shlex.quote(str(store.path))}"
     )
     console.result(data, text)

@@ -104,9 +104,16 @@ class _ArrayWriter:
             if shard != self.shard:
                 self.shard, self.rows = shard, np.empty((size, *self.info.shape[1:]), np.float16)
             part = values[: begin + size - row]
-            self.rows[row - begin : row - begin + len(part)] = part
+            with np.errstate(over="ignore"):  # found below, as an error
+                self.rows[row - begin : row - begin + len(part)] = part
             row, values = row + len(part), values[len(part) :]
             if row == begin + size and shard in self.wanted:
+                if not np.isfinite(self.rows).all():
+                    raise StoreError(
+                        f"{self.info.name} has values that are not finite in float16, between rows "
+                        f"{begin} and {row}: the descriptor is at fault",
+                        kind="not-finite",
+                    )
                 write_shard(self.folder, self.info, shard, self.rows, self.array)
 
 

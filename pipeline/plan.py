@@ -22,16 +22,17 @@ import pyarrow as pa
 
 from pipeline.audio import PAD_LIMIT_SAMPLES, AudioHeader, decode, probe
 from pipeline.base.config import digest, to_plain
-from pipeline.base.errors import AudioError, CorpusError
+from pipeline.base.errors import AudioError, CorpusError, MidiError
 from pipeline.corpora.recordings import Recording
 from pipeline.midi import Performance, read_performance
-from pipeline.segments import cut_notes
+from pipeline.segments import count_rows, cut_notes
 from pipeline.spectral import SAMPLE_RATE
 from pipeline.store.schema import FAILURES, NOTES, RECORDINGS, SCHEMA, SEGMENTS, Segmentation
 
 EDGE_BYTES = 1 << 20
 PROBE_BYTES = 64 << 10
 N_PROBES = 16
+MAX_NOTE_ROWS = 20_000_000  # of one recording; a busy hour has 150,000
 Checksum = Literal["sampled", "full"]
 
 
@@ -206,11 +207,18 @@ def _read_input(
         header = probe(audio)
         _check_duration(recording, header, audio, seg)
         performance = read_performance(midi)
+        count = seg.count(recording.duration_s)
+        if (rows := count_rows(performance, count, seg)) > MAX_NOTE_ROWS:
+            raise MidiError(
+                f"{midi}: its notes are so long that they make {rows} rows, more than "
+                f"{MAX_NOTE_ROWS}",
+                kind="too-large",
+            )
         if suspect:
-            for _ in decode(audio, seg.timeline_samples(seg.count(recording.duration_s))):
+            for _ in decode(audio, seg.timeline_samples(count)):
                 pass
     except CorpusError as error:
-        stage = "audio" if isinstance(error, AudioError) else "midi"
+        stage = {AudioError: "audio", MidiError: "midi"}.get(type(error), "table")
         failure = Failure(
             recording=recording.recording, stage=stage, kind=error.kind, message=str(error)
         )
@@ -298,7 +306,7 @@ def _concat(parts: list[dict[str, Any]], schema: pa.Schema) -> pa.Table:
         values = [part[name] for part in parts]
         if values and isinstance(values[0], list):
             return [v for part in values for v in part]
-        return np.concatenate(values) if values else np.zeros(0)
+        return np.concatenate(values) if values else []
 
     arrays = [pa.array(column(f.name), type=f.type) for f in schema]
     return pa.Table.from_arrays(arrays, schema=schema)

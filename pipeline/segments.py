@@ -25,6 +25,11 @@ def duration_buckets(duration_s: npt.NDArray[np.float64]) -> npt.NDArray[np.uint
     return np.clip(np.floor(scaled), 0, BUCKETS - 1).astype(np.uint8)
 
 
+def count_rows(performance: Performance, n_segments: int, segmentation: Segmentation) -> int:
+    """How many rows :func:`cut_notes` would give."""
+    return int(_spans(performance, n_segments, segmentation)[1].sum())
+
+
 def cut_notes(
     performance: Performance, n_segments: int, segmentation: Segmentation
 ) -> dict[str, npt.NDArray[Any]]:
@@ -35,12 +40,8 @@ def cut_notes(
     dict with ``segment`` int32 (within the recording), ``pitch``, ``velocity``,
     ``duration_bucket`` uint8, ``onset_s`` (relative to the segment), ``duration_s`` float32.
     """
-    hop, length = segmentation.hop_s, segmentation.segment_s
-    # Integer arithmetic on the segment index: t < end and t > onset - length, both strict.
-    first = np.floor((performance.onset_s - length) / hop).astype(np.int64) + 1
-    last = np.ceil(performance.end_s / hop).astype(np.int64) - 1
-    first, last = np.maximum(first, 0), np.minimum(last, n_segments - 1)
-    repeats = np.maximum(last - first + 1, 0)
+    hop = segmentation.hop_s
+    first, repeats = _spans(performance, n_segments, segmentation)
     note = np.repeat(np.arange(len(performance)), repeats)
     within = np.arange(len(note)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
     segment = first[note] + within
@@ -55,3 +56,15 @@ def cut_notes(
         "onset_s": (performance.onset_s[note] - segment * hop).astype(np.float32),
         "duration_s": duration[note].astype(np.float32),
     }
+
+
+def _spans(
+    performance: Performance, n_segments: int, segmentation: Segmentation
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """First segment of every note, and how many it overlaps."""
+    hop, length = segmentation.hop_s, segmentation.segment_s
+    # Integer arithmetic on the segment index: t < end and t > onset - length, both strict.
+    first = np.floor((performance.onset_s - length) / hop).astype(np.int64) + 1
+    last = np.ceil(performance.end_s / hop).astype(np.int64) - 1
+    first, last = np.maximum(first, 0), np.minimum(last, n_segments - 1)
+    return first, np.maximum(last - first + 1, 0)

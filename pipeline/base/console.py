@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.base.errors import EXIT_FAILURE, Interrupted, XmodalError
 
@@ -97,17 +97,20 @@ def run_command(console: Console, action: Callable[[], Any]) -> None:
     except XmodalError as error:
         if os.environ.get("XMODAL_DEBUG"):
             raise
-        if console.as_json:
-            document = {"error": {"kind": error.kind, "message": str(error)}}
-            print(json.dumps(document, ensure_ascii=False), flush=True)
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        raise SystemExit(error.exit_code) from None
+        _leave(console, error.kind, str(error), error.exit_code)
     except OSError as error:  # a full disk, a read-only folder: the system's word and the file
         if os.environ.get("XMODAL_DEBUG"):
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror or error}{where}", file=sys.stderr, flush=True)
-        raise SystemExit(EXIT_FAILURE) from None
+        _leave(console, "system", f"{error.strerror or error}{where}", EXIT_FAILURE)
+
+
+def _leave(console: Console, kind: str, message: str, code: int) -> NoReturn:
+    if console.as_json:
+        document = {"error": {"kind": kind, "message": message}}
+        print(json.dumps(document, ensure_ascii=False), flush=True)
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    raise SystemExit(code) from None
 
 
 @contextlib.contextmanager

@@ -80,9 +80,15 @@ class MissingExtra(XmodalError):
     kind = "missing-extra"
 
     def __init__(self, package: str, extra: str) -> None:
+        self.package, self.extra = package, extra
         super().__init__(
-            f"the package '{package}' is not installed; install it with: pip install 'xmodal[{extra}]'"
+            f"the package '{package}' is not installed; "
+            f"install it with: pip install 'xmodal[{extra}]'"
         )
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        """Worker processes send errors back pickled, which calls the constructor again."""
+        return MissingExtra, (self.package, self.extra)
 
 
 class Interrupted(XmodalError):

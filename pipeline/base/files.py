@@ -73,8 +73,9 @@ def sha256_file(path: Path, block: int = 1 << 20) -> str:
 
 def sweep_temporaries(folder: Path) -> None:
     """Remove what a killed writer left behind (only ever called by the holder of the lock)."""
-    for leftover in folder.rglob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+    for pattern in (".*.tmp", "*.partial"):  # ours, and zarr's
+        for leftover in folder.rglob(pattern):
+            leftover.unlink(missing_ok=True)
 
 
 class FolderLock:

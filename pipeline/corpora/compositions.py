@@ -17,12 +17,13 @@ CYCLIC_WORDS = ("sonata", "sonatina", "suite", "partita", "concerto", "fantasia"
 _CATALOGUES = (
     ("bwv", r"\bbwv\s*(\d+)"),
     ("hob", r"\bhob\.?\s*([xvi]+)[\s:/]*(\d+)"),
-    ("k", r"\bk(?:v|\.|\b)\.?\s*(\d+)"),
-    ("d", r"\bd\.\s*(\d+)"),
-    ("s", r"\bs\.\s*(\d+)"),
-    ("l", r"\bl\.\s*(\d+)"),
+    ("k", r"\bkv?\.?\s*(\d+)"),
     ("woo", r"\bwoo\.?\s*(\d+)"),
-    ("op", r"\bop(?:us|\.)?\s*(\d+)\s*[a-z]?\b(?:[\s,.:/-]*(?:no\.?|nr\.?)?\s*(\d+))?"),
+    ("op", r"\bop(?:us|\.)?\s*(\d+)\s*[a-z]?\b(?:[\s,.:/-]*(?:nos?\.?|nr\.?)?\s*(\d+))?"),
+    # Letters that are also keys: without the dot at least two digits make a catalogue number.
+    ("d", r"\bd(?:\.\s*|\s?(?=\d\d))(\d+)"),
+    ("s", r"\bs(?:\.\s*|\s?(?=\d\d))(\d+)"),
+    ("l", r"\bl(?:\.\s*|\s?(?=\d\d))(\d+)"),
 )
 _NOISE = frozenset(
     "a an and the in of for de la le des major minor sharp flat dur moll no nr number "

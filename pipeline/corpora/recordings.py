@@ -94,8 +94,8 @@ def _decode(raw: bytes, path: Path) -> str:
 
 def _csv_rows(text: str, path: Path) -> list[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    _require_columns(reader.fieldnames or [], path)
     try:
+        _require_columns(list(reader.fieldnames or []), path)
         rows = list(reader)
     except csv.Error as error:
         raise CorpusError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None
@@ -122,10 +122,14 @@ def _json_rows(text: str, path: Path) -> list[dict[str, str]]:
         index.sort(key=int)
     except ValueError:
         raise CorpusError(f"{path}: rows are not numbered") from None
-    return [{name: str(column[i]) for name, column in columns.items()} for i in index]
+    return [{name: _text(column[i]) for name, column in columns.items()} for i in index]
 
 
-def _require_columns(found: Any, path: Path) -> None:
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _require_columns(found: list[str], path: Path) -> None:
     missing = [c for c in COLUMNS if c not in found]
     if missing:
         raise CorpusError(
@@ -133,6 +137,9 @@ def _require_columns(found: Any, path: Path) -> None:
             f"MAESTRO's seven are needed: {', '.join(COLUMNS)}",
             kind="columns",
         )
+    twice = sorted({c for c in found if found.count(c) > 1})
+    if twice:
+        raise CorpusError(f"{path} has the column {', '.join(twice)} twice", kind="columns")
 
 
 def _recording(i: int, row: dict[str, str], path: Path) -> Recording:
@@ -145,7 +152,7 @@ def _recording(i: int, row: dict[str, str], path: Path) -> Recording:
     for column in ("canonical_composer", "canonical_title"):
         if not row[column].strip():
             raise CorpusError(f"{where}: {column} is empty")
-    duration = _number(row["duration"], float, f"{where}: duration")
+    duration = _number(row["duration"], f"{where}: duration")
     if not 0.0 < duration <= MAX_DURATION_S:
         raise CorpusError(f"{where}: duration {row['duration']} s is not within (0, 24 h]")
     audio = _relative(row["audio_filename"], f"{where}: audio_filename")
@@ -158,7 +165,7 @@ def _recording(i: int, row: dict[str, str], path: Path) -> Recording:
         title=title,
         composition=extra.get("composition", "").strip() or composition_key(composer, title),
         split=row["split"],
-        year=_number(row["year"], int, f"{where}: year"),
+        year=_year(row["year"], f"{where}: year"),
         duration_s=duration,
         audio_path=audio,
         midi_path=_relative(row["midi_filename"], f"{where}: midi_filename"),
@@ -166,9 +173,9 @@ def _recording(i: int, row: dict[str, str], path: Path) -> Recording:
     )
 
 
-def _number(text: str, kind: Any, where: str) -> Any:
+def _number(text: str, where: str) -> float:
     try:
-        value = kind(text)
+        value = float(text)
     except ValueError:
         raise CorpusError(f"{where} '{text}' is not a number") from None
     if not math.isfinite(value):
@@ -176,9 +183,18 @@ def _number(text: str, kind: Any, where: str) -> Any:
     return value
 
 
+def _year(text: str, where: str) -> int:
+    """A whole number of at most four digits; spreadsheets like to write 2008.0."""
+    value = _number(text, where)
+    if value != int(value) or not 0 <= value <= 9999:
+        raise CorpusError(f"{where} '{text}' is not a year")
+    return int(value)
+
+
 def _relative(text: str, where: str) -> str:
     path = PurePosixPath(text.replace("\\", "/"))
-    if not text.strip() or path.is_absolute() or ".." in path.parts or "\0" in text:
+    inside = path.name and not path.is_absolute() and ".." not in path.parts
+    if not text.strip() or not inside or "\0" in text:
         raise CorpusError(f"{where} '{text}' must be a path inside the corpus folder")
     return str(path)
 

@@ -7,6 +7,7 @@ chunks against their CRC-32C at every read.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,15 @@ from pipeline.base.config import from_plain
 from pipeline.base.errors import StoreError
 from pipeline.base.files import read_json, sha256_file
 from pipeline.descriptors.contract import Notes
-from pipeline.store.schema import ARRAYS, RECORD, SCHEMA, SCHEMAS, ArrayInfo, Segmentation
+from pipeline.store.schema import (
+    ARRAYS,
+    RECORD,
+    SCHEMA,
+    SCHEMAS,
+    ArrayInfo,
+    Segmentation,
+    is_sealed,
+)
 
 Strings = npt.NDArray[np.object_]
 
@@ -84,6 +93,7 @@ class Store:
             name: from_plain(ArrayInfo, info, f"arrays.{name}")
             for name, info in record["arrays"].items()
         }
+        self._notes_verified = False
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
@@ -127,9 +137,14 @@ class Store:
     def read(self, name: str, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """Rows ``[start, stop)`` of an array, read through its checksums."""
         self.require([name])
-        array = self._open_array(name)
+        info = self.arrays[name]
+        stop = info.shape[0] if stop is None else min(stop, info.shape[0])
+        for shard in range(start // info.shard_rows, -(-stop // info.shard_rows)):
+            # Zarr would take a file that went missing since the store was opened for fill values.
+            if not (self.path / info.shard_path(shard)).is_file():
+                raise damaged(self.path, info.shard_path(shard), "is missing")
         try:
-            return np.asarray(array[start : array.shape[0] if stop is None else stop])
+            return np.asarray(self._open_array(name)[start:stop])
         except (ValueError, OSError, RuntimeError) as error:
             raise damaged(self.path, f"{ARRAYS}/{name}", f"does not verify ({error})") from error
 
@@ -155,6 +170,9 @@ class Store:
         if start == 0 and stop is None:
             table = self.table("notes")
         else:
+            if not self._notes_verified:  # page checksums do not cover the file's footer
+                self._verify("notes.parquet")
+                self._notes_verified = True
             table = read_note_rows(self.path, start, stop)
         return Notes(**{name: _column(table, name) for name in names})
 
@@ -168,7 +186,11 @@ class Store:
 
     def _verify(self, name: str) -> None:
         entry = self.record["files"].get(name)
-        if entry is None or sha256_file(self.path / name) != entry["sha256"]:
+        try:
+            found = sha256_file(self.path / name)
+        except FileNotFoundError:
+            raise damaged(self.path, name, "is missing") from None
+        if entry is None or found != entry["sha256"]:
             raise damaged(self.path, name, "does not match its SHA-256")
 
     def _open_array(self, name: str) -> Any:
@@ -205,36 +227,45 @@ def read_record(path: Path) -> dict[str, Any]:
         raise StoreError(
             f"{path} has schema {found}, this version reads {SCHEMA}; build it again", kind="schema"
         )
+    if not is_sealed(record):
+        raise damaged(path, RECORD, "does not match its own SHA-256")
     return record
 
 
 def read_note_rows(path: Path, start: int, stop: int | None) -> pa.Table:
     """Rows ``[start, stop)`` of ``notes.parquet``; page checksums are verified."""
-    with pq.ParquetFile(path / "notes.parquet", page_checksum_verification=True) as file:
-        total = file.metadata.num_rows
-        stop = total if stop is None else min(stop, total)
-        wanted: list[int] = []
-        first = at = 0
-        for group in range(file.metadata.num_row_groups):
-            rows = file.metadata.row_group(group).num_rows
-            if at < stop and at + rows > start:
-                if not wanted:
-                    first = at
-                wanted.append(group)
-            at += rows
-        if not wanted:
-            return NO_NOTES
-        return file.read_row_groups(wanted).slice(start - first, stop - start)
+    try:
+        with pq.ParquetFile(path / "notes.parquet", page_checksum_verification=True) as file:
+            total = file.metadata.num_rows
+            stop = total if stop is None else min(stop, total)
+            wanted: list[int] = []
+            first = at = 0
+            for group in range(file.metadata.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                if at < stop and at + rows > start:
+                    if not wanted:
+                        first = at
+                    wanted.append(group)
+                at += rows
+            if not wanted:
+                return NO_NOTES
+            return file.read_row_groups(wanted).slice(start - first, stop - start)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are among them
+        raise damaged(path, "notes.parquet", f"does not verify ({error})") from error
 
 
 def find_newest(folder: Path) -> Path:
     """The store under ``folder`` that was committed last, by the time in its commit record."""
     records = sorted(folder.glob(f"*/{RECORD}"))
-    if not records:
+    found: dict[Path, str] = {}
+    for file in records:
+        with contextlib.suppress(StoreError):  # a damaged one is nobody's default
+            found[file.parent] = str(read_record(file.parent)["committed_at"])
+    if not found:
         raise StoreError(
             f"there is no store under {folder}; make one with: make features", kind="missing"
         )
-    return max(records, key=lambda file: str(read_json(file).get("committed_at", ""))).parent
+    return max(found, key=lambda path: found[path])
 
 
 def damaged(path: Path, name: str, how: str) -> StoreError:

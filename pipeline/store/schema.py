@@ -22,12 +22,14 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.base.config import digest
 from pipeline.base.errors import ConfigError
 from pipeline.descriptors.contract import Descriptor
 from pipeline.spectral import N_FRAMES, SAMPLE_RATE, SEGMENT_S
 
 SCHEMA = 1
 RECORD = "store.json"
+SEAL = "record_sha256"
 BUILD_INFO = "build.json"
 ARRAYS = "arrays.zarr"
 TABLES = ("recordings", "segments", "notes", "failures")
@@ -114,6 +116,14 @@ class Segmentation:
     hop_s: int = 1
     max_per_recording: int | None = 100
 
+    def __post_init__(self) -> None:
+        if self.segment_s != SEGMENT_S:
+            raise ConfigError(f"segment_s = {self.segment_s}: schema {SCHEMA} has {SEGMENT_S}")
+        if self.hop_s < 1:
+            raise ConfigError(f"hop_s = {self.hop_s}: must be at least 1")
+        if self.max_per_recording is not None and self.max_per_recording < 1:
+            raise ConfigError(f"max_per_recording = {self.max_per_recording}: must be at least 1")
+
     def count(self, duration_s: float) -> int:
         """Number of starts t = 0, 1, 2, … with t + 4 <= duration, up to the cap."""
         if duration_s < self.segment_s:
@@ -153,6 +163,20 @@ class ArrayInfo:
     def metadata_path(self) -> str:
         """Path of the array's Zarr metadata, relative to the store."""
         return f"{ARRAYS}/{self.name}/zarr.json"
+
+
+def seal(record: dict[str, Any]) -> dict[str, Any]:
+    """The commit record with its own SHA-256 in it: it lists every hash but had none itself."""
+    return {**record, SEAL: _seal_of(record)}
+
+
+def is_sealed(record: dict[str, Any]) -> bool:
+    """Whether the record is what was sealed."""
+    return bool(record.get(SEAL) == _seal_of(record))
+
+
+def _seal_of(record: dict[str, Any]) -> str:
+    return digest({k: v for k, v in record.items() if k != SEAL}, 64)
 
 
 def power_of_two(value: float, low: int, high: int) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
 
 from pipeline.base.config import to_plain
+from pipeline.base.errors import StoreError
 from pipeline.base.files import atomic_write, fsync_dir, read_json, sha256_file, write_json
-from pipeline.store.schema import ARRAYS, RECORD, SCHEMA, SCHEMAS, ArrayInfo
+from pipeline.store.schema import ARRAYS, RECORD, SCHEMA, SCHEMAS, ArrayInfo, seal
 
 JOURNAL = ".build"
 NOTE_ROW_GROUP = 1 << 17
@@ -65,9 +66,10 @@ def create_array(folder: Path, info: ArrayInfo) -> None:
         serializer=BytesCodec(),
         compressors=(Crc32cCodec(),),
         filters=(),
-        fill_value=0 if info.dtype == "int16" else float("nan"),
+        # Zarr leaves out inner chunks that hold nothing but the fill value, whatever it is told, and
+        # a shard of such chunks. So the fill is what no data are: silence must be a file.
+        fill_value=-32768 if info.dtype == "int16" else float("nan"),
         attributes={"fingerprint": info.fingerprint},
-        # An all-zero shard (silence) must be a file: a missing file is always an error.
         config={"write_empty_chunks": True},
     )
     write_json(stamp, to_plain(info))
@@ -89,8 +91,11 @@ def write_shard(
     if rows.shape != (stop - start, *info.shape[1:]) or rows.dtype != np.dtype(info.dtype):
         raise ValueError(f"shard {shard} of {info.name}: got {rows.dtype} {rows.shape}")
     array = open_for_writing(folder, info) if array is None else array
-    array[start:stop] = rows
     file = folder / info.shard_path(shard)
+    file.unlink(missing_ok=True)  # zarr reads what is there before it writes an edge shard
+    array[start:stop] = rows
+    if not file.exists():
+        raise StoreError(f"{info.name}, rows {start}-{stop}: nothing but {rows.flat[0]}")
     descriptor = os.open(file, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -133,7 +138,7 @@ def commit(folder: Path, record: dict[str, Any], new: list[ArrayInfo]) -> None:
         for shard in range(info.n_shards):
             files[info.shard_path(shard)] = read_json(journal_path(folder, info, shard))
     arrays = {**record.get("arrays", {}), **{info.name: to_plain(info) for info in new}}
-    committed_at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    committed_at = datetime.now(UTC).isoformat(timespec="microseconds")
     final = {
         **record,
         "schema": SCHEMA,
@@ -141,7 +146,7 @@ def commit(folder: Path, record: dict[str, Any], new: list[ArrayInfo]) -> None:
         "files": files,
         "committed_at": committed_at,
     }
-    write_json(folder / RECORD, final)
+    write_json(folder / RECORD, seal(final))
     shutil.rmtree(folder / JOURNAL, ignore_errors=True)
 
 
@@ -153,5 +158,5 @@ def withdraw(folder: Path, record: dict[str, Any], names: list[str]) -> dict[str
         "arrays": {n: info for n, info in record["arrays"].items() if n not in names},
         "files": {f: e for f, e in record["files"].items() if not f.startswith(prefixes)},
     }
-    write_json(folder / RECORD, kept)
+    write_json(folder / RECORD, seal(kept))
     return kept

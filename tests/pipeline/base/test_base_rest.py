@@ -1,0 +1,141 @@
+"""Configuration, registry, errors and console."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.base import errors
+from pipeline.base.config import digest, from_plain, merge, to_plain
+from pipeline.base.console import Console, run_command
+from pipeline.base.errors import ConfigError, MissingExtra, StoreError, XmodalError
+from pipeline.base.registry import Registry
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner:
+    rate: float = 0.5
+    names: tuple[str, ...] = ("a",)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer:
+    count: int
+    mode: Literal["x", "y"] = "x"
+    cap: int | None = 3
+    inner: Inner = dataclasses.field(default_factory=Inner)
+
+
+@given(
+    st.builds(
+        Outer,
+        count=st.integers(),
+        mode=st.sampled_from(["x", "y"]),
+        cap=st.none() | st.integers(),
+        inner=st.builds(
+            Inner,
+            rate=st.floats(allow_nan=False, allow_infinity=False),
+            names=st.lists(st.text()).map(tuple),
+        ),
+    )
+)
+def test_plain_data_and_back(value: Outer) -> None:
+    plain = json.loads(json.dumps(to_plain(value)))
+    assert from_plain(Outer, plain) == value
+    assert digest(from_plain(Outer, plain)) == digest(value)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        ({}, "count is missing"),
+        ({"count": "1"}, "count = '1'"),
+        ({"count": True}, "count = True"),
+        ({"count": 1.5}, "count = 1.5"),
+        ({"count": 1, "mode": "z"}, "must be one of x, y"),
+        ({"count": 1, "colour": 2}, "colour is unknown"),
+        ({"count": 1, "inner": {"rat": 1}}, "inner.rat is unknown"),
+        ({"count": 1, "inner": 7}, "inner must be a table"),
+        ({"count": 1, "inner": {"names": ["a", 1]}}, r"names\[1\] = 1"),
+        ([], "must be a table"),
+    ],
+)
+def test_wrong_settings_are_named(data: Any, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        from_plain(Outer, data)
+
+
+def test_a_hash_covers_defaults() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Edited(Inner):
+        rate: float = 0.25
+
+    assert digest(Inner()) != digest(Edited())
+    assert digest(Inner()) == digest(Inner(rate=0.5))
+
+
+def test_merging_lays_leaves_on_top() -> None:
+    base = {"a": {"x": 1, "y": 2}, "b": 1}
+    assert merge(base, {"a": {"y": 3}, "c": 4}) == {"a": {"x": 1, "y": 3}, "b": 1, "c": 4}
+    assert base == {"a": {"x": 1, "y": 2}, "b": 1}
+
+
+def test_errors_survive_the_way_back_from_a_worker() -> None:
+    kinds = [k for k in vars(errors).values() if isinstance(k, type) and issubclass(k, XmodalError)]
+    assert len(kinds) > 8
+    for kind in kinds:
+        error = kind("numba", "features") if kind is MissingExtra else kind("m", kind="special")
+        back = pickle.loads(pickle.dumps(error))
+        assert (type(back), str(back), back.kind) == (kind, str(error), error.kind)
+
+
+def test_a_registry_is_written_once() -> None:
+    registry: Registry[int] = Registry("number")
+    registry.register("one")(1)
+    with pytest.raises(ConfigError, match="number 'one' is registered twice"):
+        registry.add("one", 2)
+    with pytest.raises(ConfigError, match="did you mean 'one'"):
+        registry.get("onne")
+    assert (list(registry), "one" in registry, registry.get("one")) == (["one"], True, 1)
+
+
+def raising(error: BaseException) -> Any:
+    def action() -> None:
+        raise error
+
+    return action
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    ("error", "code", "kind"),
+    [
+        (StoreError("it broke"), 3, "store"),
+        (ConfigError("it broke"), 2, "config"),
+        (errors.Interrupted("it broke"), 75, "interrupted"),
+        (OSError(28, "it broke"), 1, "system"),
+    ],
+)
+def test_errors_leave_with_their_code(
+    error: Exception, code: int, kind: str, as_json: bool, capsys, monkeypatch
+) -> None:
+    monkeypatch.delenv("XMODAL_DEBUG", raising=False)
+    with pytest.raises(SystemExit) as caught:
+        run_command(Console(as_json), raising(error))
+    assert caught.value.code == code
+    out, err = capsys.readouterr()
+    assert err == "error: it broke\n"
+    assert (json.loads(out)["error"] if as_json else out) == (
+        {"kind": kind, "message": "it broke"} if as_json else ""
+    )
+
+
+def test_a_programming_error_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_command(Console(), raising(ZeroDivisionError()))

@@ -1,0 +1,113 @@
+"""Atomic files, the lock, and sweeping up."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.base.errors import StoreError
+from pipeline.base.files import FolderLock, atomic_write, read_json, sweep_temporaries, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": 1})
+
+    def half() -> None:
+        with atomic_write(path) as handle:
+            handle.write(b"half of")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    with pytest.raises(ValueError):
+        write_json(path, {"a": float("nan")})
+    assert read_json(path) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_json_is_stable(tmp_path: Path) -> None:
+    write_json(tmp_path / "a", {"b": 1, "a": "é"})
+    write_json(tmp_path / "b", {"a": "é", "b": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_sweeping_takes_temporaries_only(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    for name in (".x.1.2.tmp", "c/0.abc.partial", "c/0", "x.tmp.json", "tmp"):
+        (tmp_path / name).write_text("x")
+    sweep_temporaries(tmp_path)
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert left == ["c/0", "tmp", "x.tmp.json"]
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    with FolderLock(tmp_path):
+        with pytest.raises(StoreError) as caught, FolderLock(tmp_path):
+            pass
+        assert caught.value.kind == "locked"
+        assert str(os.getpid()) in str(caught.value)
+        assert socket.gethostname() in str(caught.value)
+    with FolderLock(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+HOLD = """
+import os, sys
+from pathlib import Path
+from pipeline.base.files import FolderLock
+FolderLock(Path(sys.argv[1])).__enter__()
+os._exit(9)
+"""
+
+
+def test_the_lock_of_a_process_that_died_is_taken_over(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", HOLD, str(tmp_path)], check=False, timeout=60)
+    assert (tmp_path / ".lock").exists()
+    with FolderLock(tmp_path):
+        assert read_json(tmp_path / ".lock")["pid"] == os.getpid()
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+from pipeline.base.errors import StoreError
+from pipeline.base.files import FolderLock
+folder, won = Path(sys.argv[1]), 0
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(150):
+    try:
+        with FolderLock(folder):
+            marker = folder / "inside"
+            marker.touch(exist_ok=False)  # fails if anybody else is inside
+            marker.unlink()
+            won += 1
+    except StoreError:
+        continue
+print(won)
+"""
+
+
+def test_racing_processes_are_never_inside_together(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RACE, str(tmp_path)]
+    racers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    won = [int(racer.communicate(timeout=60)[0]) for racer in racers]
+    assert [racer.returncode for racer in racers] == [0, 0, 0]
+    assert sum(won) >= 3

@@ -1,0 +1,177 @@
+"""``xmodal-features``: flags, exit codes, one document on stdout, one line per error, fast help."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from makers import features
+
+from pipeline.cli import app
+from pipeline.store import Store
+
+FLAGS = {
+    "build": "--corpus --root --out --descriptors --max-segments-per-recording --checksum "
+    "--workers --cluster --max-failures --config --json --help",
+    "add": "--descriptors --workers --cluster --json --help",
+    "verify": "--json --help",
+    "info": "--json --help",
+    "list": "--json --help",
+}
+
+
+def test_the_flags_are_pinned() -> None:
+    group = typer.main.get_command(app)
+    found = {
+        name: {flag for p in command.params for flag in p.opts if flag.startswith("--")}
+        for name, command in group.commands.items()  # type: ignore[attr-defined]
+    }
+    assert found == {name: set(flags.split()) - {"--help"} for name, flags in FLAGS.items()}
+
+
+HELP = """
+import sys
+from pipeline.cli import app
+try:
+    app({args!r}, prog_name="xmodal-features")
+except SystemExit as end:
+    assert end.code == 0, end.code
+heavy = "torch numba librosa scipy zarr pyarrow dask soundfile pretty_midi music21".split()
+print([m for m in heavy if m in sys.modules], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("command", [None, *FLAGS])
+def test_help_is_light_and_complete(command: str | None) -> None:
+    args = [command, "--help"] if command else ["--help"]
+    code = HELP.format(args=args)
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.strip() == "[]"
+    wanted = FLAGS[command].split() if command else list(FLAGS)
+    assert all(word in found.stdout for word in wanted)
+    if command:
+        assert "Example" in found.stdout
+
+
+def test_build_info_verify_and_add(own_corpus: Path, tiny_store: Store, tmp_path: Path) -> None:
+    out = tmp_path / "my features"
+    built = features(
+        *("build", "--corpus", own_corpus, "--out", out, "--workers", 0),
+        *("--descriptors", "D4", "--json"),
+    )
+    assert built.returncode == 0, built.stderr
+    answer = json.loads(built.stdout)
+    assert answer["built"] == ["audio", "D4"]
+    assert (answer["recordings"], answer["segments"], answer["status"]) == (4, 22, "complete")
+    store = Path(answer["store"])
+    assert store.name == tiny_store.path.name
+    assert "plan: 4 recordings, 22 segments" in built.stderr
+
+    added = features("add", store, "--descriptors", "A4", "--workers", 0, "--json")
+    assert json.loads(added.stdout)["built"] == ["A4"]
+
+    again = features(
+        "build", "--corpus", own_corpus, "--out", out, "--workers", 0, "--descriptors", "A4"
+    )
+    assert again.returncode == 0
+    assert "already complete, nothing to do" in again.stdout
+    assert f"--store '{store}'" in again.stdout  # can be pasted
+
+    info = features("info", store, "--json")
+    answer = json.loads(info.stdout)
+    assert answer["splits"]["train"] == {"recordings": 2, "compositions": 2, "segments": 15}
+    assert set(answer["arrays"]) == {"audio", "A4", "D4"}
+
+    assert json.loads(features("verify", store, "--json").stdout)["status"] == "complete"
+    (store / "notes.parquet").write_bytes(b"x")
+    broken = features("verify", store, "--json")
+    assert broken.returncode == 3
+    assert json.loads(broken.stdout)["error"]["kind"] == "damaged"
+
+
+def test_list_shows_the_registry() -> None:
+    found = features("list", "--json")
+    assert [d["name"] for d in json.loads(found.stdout)][:3] == ["mel", "A4", "D4"]
+    assert "octave-band" in features("list").stdout
+
+
+ERRORS = {
+    "no table": (["build", "--corpus", "none.csv"], 3, "corpus"),
+    "unknown corpus": (["build", "--corpus", "maestr0"], 2, "config"),
+    "maestro without root": (["build", "--corpus", "maestro"], 3, "corpus"),
+    "unknown descriptor": (["build", "--corpus", "CSV", "--descriptors", "A44"], 2, "config"),
+    "unknown key in a file": (["build", "--corpus", "CSV", "--config", "BAD"], 2, "config"),
+    "no such file of settings": (["build", "--corpus", "CSV", "--config", "no.toml"], 2, "config"),
+    "not a store": (["info", "."], 3, "not-a-store"),
+    "no store": (["verify", "nowhere"], 3, "missing"),
+    "out is a file": (["build", "--corpus", "CSV", "--out", "CSV", "--workers", "0"], 1, "system"),
+    "cap 0": (["build", "--corpus", "CSV", "--max-segments-per-recording", "0"], 2, None),
+    "unknown flag": (["build", "--colour", "red"], 2, None),
+    "unknown command": (["make"], 2, None),
+    "workers -1": (["build", "--workers", "-1"], 2, None),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_are_one_line_with_their_exit_code(
+    name: str, own_corpus: Path, tmp_path: Path
+) -> None:
+    args, code, kind = ERRORS[name]
+    (tmp_path / "bad.toml").write_text("speed = 9\n")
+    words = {"CSV": str(own_corpus), "BAD": str(tmp_path / "bad.toml")}
+    args = [words.get(a, a) for a in args]
+    json_flag = [] if kind is None else ["--json"]
+    found = features(*args, *json_flag, cwd=tmp_path)
+    assert found.returncode == code, found.stderr
+    assert "Traceback" not in found.stderr
+    errors = [line for line in found.stderr.splitlines() if line.lower().startswith("error: ")]
+    assert len(errors) == 1
+    if kind is None:
+        assert found.stdout == ""
+    else:
+        document = json.loads(found.stdout)["error"]
+        assert document["kind"] == kind
+        assert errors == [f"error: {document['message']}"]
+
+
+def test_settings_of_a_file_count_and_flags_win(own_corpus: Path, tmp_path: Path) -> None:
+    config = tmp_path / "build.toml"
+    config.write_text(
+        'workers = 0\nmax_failures = 1\ndescriptors = ["D4"]\n[segmentation]\nmax_per_recording = 2\n'
+    )
+    (own_corpus.parent / "2008/mono-flac.midi").unlink()
+    base = (
+        "build",
+        "--corpus",
+        own_corpus,
+        "--out",
+        tmp_path / "out",
+        "--config",
+        config,
+        "--json",
+    )
+    found = features(*base)
+    assert found.returncode == 0, found.stderr
+    answer = json.loads(found.stdout)
+    assert (answer["segments"], answer["built"]) == (6, ["audio", "D4"])
+    assert (answer["failures"], answer["status"]) == (1, "partial")
+    flagged = features(*base, "--max-segments-per-recording", "3")
+    assert json.loads(flagged.stdout)["segments"] == 9
+    refused = features(*base, "--max-failures", "0")
+    assert refused.returncode == 3
+    assert json.loads(refused.stdout)["error"]["kind"] == "failures"
+
+
+def test_a_root_elsewhere(own_corpus: Path, tiny_store: Store, tmp_path: Path) -> None:
+    table = shutil.copy(own_corpus, tmp_path / "tiny.csv")
+    found = features(
+        *("build", "--corpus", table, "--root", own_corpus.parent, "--out", tmp_path / "out"),
+        *("--workers", 0, "--descriptors", "D4", "--json"),
+    )
+    assert Path(json.loads(found.stdout)["store"]).name == tiny_store.path.name
