@@ -193,6 +193,9 @@ def _build_new(
         f"plan: {len(plan.sources)} recordings, {plan.n_segments} segments, {plan.n_notes} note "
         f"rows -> {folder}"
     )
+    short = len(corpus.recordings) - len(plan.sources) - len(plan.failures)
+    if short:
+        job.console.say(f"{short} recordings are shorter than one segment and give none")
     (folder / JOURNAL).mkdir(parents=True, exist_ok=True)
     for name, table in plan.tables.items():
         write_table(folder, name, table)

@@ -88,6 +88,12 @@ def run_ingest(task: IngestTask) -> dict[str, Any]:
 
 def _within(source: Source, low: int, high: int) -> Iterator[Int16Array]:
     """The samples of one recording that lie on [low, high), in order; decoding stops at high."""
+    path = Path(source.path)
+    if not path.exists() or path.stat().st_size != source.bytes:
+        raise AudioError(
+            f"{source.path}: changed while the store was being built; repeat the command",
+            kind="changed",
+        )
     at = source.start
     for block in decode(Path(source.path), source.length):
         yield block[max(0, low - at) : max(0, high - at)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import errno
 import json
@@ -32,11 +33,14 @@ from makers import (
 )
 
 from pipeline import build as build_module
-from pipeline.base.errors import ConfigError, CorpusError, StoreError
+from pipeline.base.errors import AudioError, ConfigError, CorpusError, StoreError
 from pipeline.build import BuildConfig, add
 from pipeline.descriptors import DESCRIPTORS
+from pipeline.ingest import _within
+from pipeline.plan import fingerprint_inputs, make_plan
 from pipeline.store import Store
 from pipeline.store import writer as writer_module
+from pipeline.store.schema import Segmentation
 from pipeline.verify import verify
 
 
@@ -460,3 +464,28 @@ def test_a_corpus_made_by_other_means_is_equal(tmp_path: Path) -> None:
         stores.append(build_quietly(corpus_of(table), tmp_path / f"o{channels}").store)
     np.testing.assert_array_equal(stores[0].read("audio"), stores[1].read("audio"))
     np.testing.assert_array_equal(stores[0].read("A4"), stores[1].read("A4"))
+
+
+def test_a_recording_shorter_than_a_segment_keeps_its_row_and_gives_no_segments(
+    own_corpus: Path, tmp_path: Path
+) -> None:
+    with own_corpus.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    rows[0]["duration"] = "3.9"
+    write_table(own_corpus, rows, list(rows[0]))
+    store = build_quietly(corpus_of(own_corpus), tmp_path / "out").store
+    assert store.record["status"] == "complete"
+    assert store.recordings.n_segments[0] == 0
+    assert len(store.recordings) == len(rows)
+    assert 0 not in store.segments.recording
+
+
+def test_an_audio_file_that_changes_during_the_build_is_a_failure(own_corpus: Path) -> None:
+    corpus = corpus_of(own_corpus)
+    inputs = fingerprint_inputs(corpus.recordings, corpus.root, segmentation=Segmentation())
+    plan = make_plan("x", corpus.recordings, inputs, corpus.root, Segmentation())
+    source = plan.sources[0]
+    with Path(source.path).open("ab") as handle:
+        handle.write(b"\0\0")
+    with pytest.raises(AudioError, match="changed while"):
+        list(_within(source, 0, source.length))
