@@ -1,4 +1,4 @@
-"""How fast is the offline stage? Four ratios, each within one run.
+"""How fast the offline stage is: four ratios, each within one run.
 
 1. A4 of one segment against the same definition written plainly in librosa and in torch, one core.
 2. Decode + down-mix + resample of 44.1 kHz stereo PCM16 against ``librosa.load(sr=24000)``.

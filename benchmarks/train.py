@@ -1,4 +1,4 @@
-"""What does the trainer's data path cost?
+"""What the trainer's data path costs.
 
 1. Seconds until the A4 and the notes of 100,000 segments are resident (a synthetic store, in the page
    cache), through all checksums.

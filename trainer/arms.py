@@ -66,7 +66,10 @@ def arm_name(pairs: Iterable[PairConfig]) -> str:
 
 def with_pairs(config: RunConfig, pairs: Iterable[Pair | PairConfig]) -> RunConfig:
     """``config`` with other pairs, resolved: options written out, order made canonical, checked."""
-    made = [p if isinstance(p, PairConfig) else PairConfig(descriptor=p[0], mechanism=p[1]) for p in pairs]
+    made = [
+        p if isinstance(p, PairConfig) else PairConfig(descriptor=p[0], mechanism=p[1])
+        for p in pairs
+    ]
     return resolve(dataclasses.replace(config, pairs=tuple(made)))
 
 
@@ -78,7 +81,9 @@ def resolve(config: RunConfig) -> RunConfig:
     ConfigError
         one line that says what cannot be combined, and why.
     """
-    pairs = sorted((_resolve_pair(p) for p in config.pairs), key=lambda p: (p.descriptor, p.mechanism))
+    pairs = sorted(
+        (_resolve_pair(p) for p in config.pairs), key=lambda p: (p.descriptor, p.mechanism)
+    )
     audio, midi = config.audio, config.midi
     config = dataclasses.replace(
         config,
@@ -87,9 +92,12 @@ def resolve(config: RunConfig) -> RunConfig:
             audio,
             frontend=_written_out(audio.frontend, FRONTENDS.get, "audio.frontend"),
             positions=_written_out(audio.positions, POSITIONS.get, "audio.positions"),
+            pool=_written_out(audio.pool, POOLS.get, "audio.pool"),
         ),
         midi=dataclasses.replace(
-            midi, positions=_written_out(midi.positions, POSITIONS.get, "midi.positions")
+            midi,
+            positions=_written_out(midi.positions, POSITIONS.get, "midi.positions"),
+            pool=_written_out(midi.pool, POOLS.get, "midi.pool"),
         ),
         loss=_written_out(config.loss, LOSSES.get, "loss"),
         schedule=_written_out(config.schedule, SCHEDULES.get, "schedule"),
@@ -146,8 +154,8 @@ def _check_pooled(config: RunConfig, pair: PairConfig, mechanism: type[Mechanism
         return
     if config.mechanisms.pooled == "mean" and config.preset != "paper":
         raise ConfigError(
-            f"{pair.mechanism} would be given the time mean of {pair.descriptor}, which is constant by "
-            f"construction; set mechanisms.pooled = companion ({companion}), or use --preset paper"
+            f"{pair.mechanism} would be given the time mean of {pair.descriptor}, which is constant "
+            f"by construction; set mechanisms.pooled = companion ({companion}), or use --preset paper"
         )
     if config.mechanisms.pooled == "companion":
         DESCRIPTORS.get(companion)
@@ -159,7 +167,13 @@ def _check_rest(config: RunConfig) -> None:
             f"unknown freeze policy '{config.freeze}': known: {', '.join(FREEZE_POLICIES)}"
         )
     for side, encoder in (("audio", config.audio), ("midi", config.midi)):
-        POOLS.get(encoder.pool)
+        parts = POOLS.get(encoder.pool.name)
+        pool = parts(from_plain(parts.Options, encoder.pool.options, f"{side}.pool.options"))
+        if pool.parts % config.head.slots or config.head.embedding % config.head.slots:
+            raise ConfigError(
+                f"head.slots = {config.head.slots} must divide the {pool.parts} parts of the {side} "
+                f"pool and the embedding's {config.head.embedding} values"
+            )
         width = encoder.transformer.width
         for heads in (encoder.transformer.heads, config.mechanisms.heads):
             if width % heads:

@@ -1,11 +1,11 @@
 """A split of a store as resident tensors, and batches of it by ``index_select``.
 
-Everything a run reads is loaded once, through the store's checksums, onto the device when it fits and
-into (pinned) host memory otherwise. There are no loader processes: a batch is a few gathers.
+Everything a run reads is loaded once, through the store's checksums, onto the device when it fits
+and into (pinned) host memory otherwise. There are no loader processes: a batch is a few gathers.
 
-* **audio**: the timeline as whole seconds, int16 ``[seconds, 24000]``. Segments start on whole seconds,
-  so a window is four consecutive rows; overlapping windows share them. A strided view makes every
-  window a row of a matrix that costs no memory.
+* **audio**: the timeline as whole seconds, int16 ``[seconds, 24000]``. Segments start on whole
+  seconds, so a window is four consecutive rows; overlapping windows share them. A strided view
+  makes every window a row of a matrix that costs no memory.
 * **notes**: packed end to end, with each segment's offset and count; padded in the batch.
 * **arrays**: as stored (float16), widened to float32 in the batch.
 
@@ -246,7 +246,9 @@ def _permutation(n: int, seed: int, epoch: int, turn: int) -> Ints:
     key = (n, seed, epoch, turn)
     if key not in _last_permutation:
         _last_permutation.clear()
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, epoch, turn])))
+        generator = np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence([seed, epoch, turn]))
+        )
         _last_permutation[key] = generator.permutation(n).astype(np.int64)
     return _last_permutation[key]
 

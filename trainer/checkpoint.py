@@ -1,9 +1,10 @@
 """Checkpoints: folders that are whole or do not count, and exact enough to go on from.
 
-``checkpoints/step-<n>/`` holds ``model.safetensors`` (parameters and buffers), ``optimizer.pt`` (loaded
-with ``weights_only=True``: nothing in it can run) and ``progress.json``. ``checkpoint.json``, with the
-size and SHA-256 of each, is written last, and the folder takes its name only then. A folder that does
-not verify is passed over with a warning, and the one before it is used.
+``checkpoints/step-<n>/`` holds ``model.safetensors`` (parameters and buffers), ``optimizer.pt``
+(loaded with ``weights_only=True``: nothing in it can run) and ``progress.json``.
+``checkpoint.json``, with the size and SHA-256 of each, is written last, and the folder takes its
+name only then. A folder that does not verify is passed over with a warning, and the one before it
+is used.
 
 Batch order and dropout are functions of (seed, step), so no generator state is needed.
 """
@@ -25,7 +26,12 @@ from torch import Tensor
 from pipeline.base.errors import RunError
 from pipeline.base.files import fsync_dir, read_json, sha256_file, write_json
 
-MODEL, OPTIMIZER, PROGRESS, COMMIT = "model.safetensors", "optimizer.pt", "progress.json", "checkpoint.json"
+MODEL, OPTIMIZER, PROGRESS, COMMIT = (
+    "model.safetensors",
+    "optimizer.pt",
+    "progress.json",
+    "checkpoint.json",
+)
 FILES = (MODEL, OPTIMIZER, PROGRESS)
 
 
@@ -63,11 +69,11 @@ def save_checkpoint(
     entries = {name: _entry(staged / name) for name in FILES}
     write_json(staged / COMMIT, {"step": step, "files": entries})
     if target.exists():
-        # Out of the way first: between the two renames the previous checkpoint is the newest whole one.
+        # Out of the way first: between the two renames the checkpoint before is the newest.
         replaced = folder / f".{target.name}.{os.getpid()}.old.tmp"
         shutil.rmtree(replaced, ignore_errors=True)
-        os.replace(target, replaced)
-    os.replace(staged, target)
+        target.replace(replaced)
+    staged.replace(target)
     fsync_dir(folder)
     return target
 
@@ -118,7 +124,7 @@ def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
     staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staged)
     _fsync(staged)
-    os.replace(staged, path)
+    staged.replace(path)
     fsync_dir(path.parent)
 
 

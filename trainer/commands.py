@@ -104,8 +104,8 @@ def train_and_score(request: RunRequest, console: Console) -> None:
     """Train (or go on), then score both protocols on validation beside the floor."""
     store = Store.open(request.store)
     evaluation = request.config.evaluation
-    score = scoring.selection_score(store, evaluation.pool_size)
     plan = plan_run(request)
+    score = scoring.selection_score(store, evaluation.pool_size)
     console.say(
         f"run: {plan.folder} ({plan.trainable:,} trainable parameters, "
         f"{plan.config.budget.updates} updates)"
@@ -198,7 +198,7 @@ def list_mechanisms() -> tuple[list[dict[str, Any]], str]:
 
 def list_arms() -> tuple[list[dict[str, Any]], str]:
     """Named arms with their parameters at the paper's base size (method §4.4)."""
-    data = []
+    data: list[dict[str, Any]] = []
     for name, pairs in ARMS.items():
         config = with_pairs(preset_config("paper", "base"), pairs)
         total = parameter_inventory(build_model(config, "meta"))[-1]

@@ -69,14 +69,14 @@ class AudioConfig:
     """Front end, positions, Transformer, pool.
 
     ``positions``: ``table`` (learnable-shaped rows by token index) or ``seconds`` (projected
-    sinusoids of the token's time). ``pool``: ``mean`` over tokens, or the means over the four
-    ``quarters`` of the segment side by side.
+    sinusoids of the token's time). ``pool``: ``mean`` over tokens, or the means over equal
+    parts of the segment's time (``slots``) side by side.
     """
 
     frontend: Choice
     positions: Choice
     transformer: TransformerConfig
-    pool: str
+    pool: Choice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,15 +94,25 @@ class MidiConfig:
     timing: Literal["absent", "given"]
     positions: Choice
     transformer: TransformerConfig
-    pool: str
+    pool: Choice
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class HeadConfig:
-    """Projection heads: widths of the hidden layers and of the embedding."""
+    """Projection heads.
 
-    hidden: int
+    Attributes
+    ----------
+    hidden : widths of the hidden layers. The reference has two; with few recordings to learn from
+        they fit the training pairs and little else, where a linear head (none) generalises.
+    embedding : length of the embedding
+    slots : the pooled vector is that many parts of time, each projected by the same layers to its
+        share of the embedding; 1 projects everything together, as the reference does.
+    """
+
+    hidden: tuple[int, ...]
     embedding: int
+    slots: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

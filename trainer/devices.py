@@ -34,7 +34,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def default_size(device: torch.device) -> Size:
-    """base on a GPU, tiny on a CPU."""
+    """Base on a GPU, tiny on a CPU."""
     return "base" if device.type == "cuda" else "tiny"
 
 

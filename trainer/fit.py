@@ -22,7 +22,14 @@ from pipeline.base.config import from_plain, to_plain
 from pipeline.base.errors import Interrupted, RunError
 from pipeline.base.files import atomic_write
 from trainer.cache import ResidentStore, batch_order
-from trainer.checkpoint import MODEL, Checkpoint, checkpoint_path, load_latest, prune, save_checkpoint
+from trainer.checkpoint import (
+    MODEL,
+    Checkpoint,
+    checkpoint_path,
+    load_latest,
+    prune,
+    save_checkpoint,
+)
 from trainer.devices import autocast, matmul_precision, peak_memory
 from trainer.guards import check_drift, check_step, constant_inputs
 from trainer.metrics_log import MetricsLog
@@ -120,7 +127,9 @@ class _Loop:
         self.progress = Progress()
         self.started, self.busy_s, self.own_steps = time.monotonic(), 0.0, 0
         self.unread: list[tuple[dict[str, Any], dict[str, Tensor], np.ndarray]] = []
-        found = load_latest(self.checkpoints, lambda text: report({"event": "warning", "message": text}))
+        found = load_latest(
+            self.checkpoints, lambda text: report({"event": "warning", "message": text})
+        )
         if found is not None:
             self._restore(found)
         folder.mkdir(parents=True, exist_ok=True)
@@ -196,7 +205,9 @@ class _Loop:
                 arm=self.arm,
             )
             self.log.write({**row, **values})
-            self.report({"event": "step", **row, **values, "segments_per_s": self._segments_per_s()})
+            self.report(
+                {"event": "step", **row, **values, "segments_per_s": self._segments_per_s()}
+            )
         self.unread.clear()
 
     def _end_epoch(self, epoch: int) -> None:
@@ -216,7 +227,9 @@ class _Loop:
         self._save()
         memory = peak_memory(self.device)
         speed = self._segments_per_s()
-        self.report({"event": "epoch", "epoch": epoch, "segments_per_s": speed, "peak_memory": memory})
+        self.report(
+            {"event": "epoch", "epoch": epoch, "segments_per_s": speed, "peak_memory": memory}
+        )
 
     def _save(self) -> None:
         self._flush()
@@ -240,8 +253,10 @@ class _Loop:
             return
         source, target = checkpoint_path(self.checkpoints, best) / MODEL, self.folder / MODEL
         if not source.exists():
-            raise RunError(f"the best checkpoint {source.parent} is gone; use --overwrite to train again")
-        with open(source, "rb") as reader, atomic_write(target) as writer:
+            raise RunError(
+                f"the best checkpoint {source.parent} is gone; use --overwrite to train again"
+            )
+        with source.open("rb") as reader, atomic_write(target) as writer:
             shutil.copyfileobj(reader, writer)
 
     def _restore(self, found: Checkpoint) -> None:
@@ -258,7 +273,9 @@ class _Loop:
             return
         text = f"{', '.join(dead)} is the same for every segment"
         if config.preset != "paper":
-            raise RunError(f"{text}: the mechanism would learn nothing from it", kind="constant-input")
+            raise RunError(
+                f"{text}: the mechanism would learn nothing from it", kind="constant-input"
+            )
         self.report({"event": "warning", "message": f"{text} (as in the reference)"})
 
     def _segments_per_s(self) -> float:

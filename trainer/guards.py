@@ -70,7 +70,9 @@ def check_drift(
             moved += float((now[name].detach().cpu().double() - before).square().sum())
             size += float(before.square().sum())
         if math.sqrt(moved) < LEAST_DRIFT * max(math.sqrt(size), 1e-12):
-            raise RunError(f"{part} did not move in the first epoch: no gradient reaches it", kind="no-drift")
+            raise RunError(
+                f"{part} did not move in the first epoch: no gradient reaches it", kind="no-drift"
+            )
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ class MetricsLog:
     def __init__(self, path: Path, keep_bytes: int = 0) -> None:
         path.touch()
         os.truncate(path, min(keep_bytes, path.stat().st_size))
-        self._file = open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+        self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:
         """Append one row."""

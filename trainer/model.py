@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from pipeline.descriptors import DESCRIPTORS
 from pipeline.descriptors.contract import Side
 from trainer.arms import FREEZE_POLICIES, resolve
 from trainer.batch import Batch
-from trainer.config import PairConfig, RunConfig
+from trainer.config import AudioConfig, MidiConfig, PairConfig, RunConfig
 from trainer.encoders.audio import AudioEncoder
 from trainer.encoders.heads import ProjectionHead
 from trainer.encoders.midi import MidiEncoder
@@ -52,9 +52,13 @@ class RetrievalModel(nn.Module):
     def _mechanism(self, pair: PairConfig) -> Mechanism:
         kind, descriptor = MECHANISMS.get(pair.mechanism), DESCRIPTORS.get(pair.descriptor)
         side = kind.enters(descriptor)
-        shape = {"audio": self.config.audio, "midi": self.config.midi}[side].transformer
+        encoders: dict[Side, AudioConfig | MidiConfig] = {
+            "audio": self.config.audio,
+            "midi": self.config.midi,
+        }
+        shape = encoders[side].transformer
         host = Host(side=side, width=shape.width, heads=shape.heads, layers=shape.layers)
-        options = from_plain(kind.Options, pair.options, f"{pair.mechanism}.options")
+        options: Any = from_plain(kind.Options, pair.options, f"{pair.mechanism}.options")
         return kind(host, descriptor, self.config.mechanisms, options)
 
     def arm_mechanisms(self, side: Side) -> Sequence[Mechanism]:

@@ -33,6 +33,8 @@ from trainer.config import (
     TransformerConfig,
 )
 
+# The corrected pool keeps time: 16 parts of a quarter of a second.
+SLOTS = 16
 # out channels, kernel, stride, padding (method §4.1; 40 samples a token)
 PAPER_CNN = [[512, 10, 5, 0], [512, 3, 2, 1], [512, 3, 2, 1], [1024, 3, 2, 1]]
 # The same shape, eight times narrower and at 512 samples a token, so that a CPU can run it.
@@ -105,7 +107,7 @@ def _paper_audio(cnn: list[list[int]], heads: int, layers: int) -> AudioConfig:
         frontend=Choice(name="wave-frozen", options={"layers": cnn, "groups": 32}),
         positions=Choice(name="table", options={"rows": 6000, "dropout": 0.0}),
         transformer=_paper_transformer(width, heads, layers, "post"),
-        pool="mean",
+        pool=Choice(name="mean"),
     )
 
 
@@ -117,7 +119,7 @@ def _paper_midi(width: int, heads: int, layers: int) -> MidiConfig:
         timing="absent",
         positions=Choice(name="index", options={"rows": 2048, "dropout": 0.1}),
         transformer=_paper_transformer(width, heads, layers, "pre"),
-        pool="mean",
+        pool=Choice(name="mean"),
     )
 
 
@@ -127,7 +129,7 @@ def _paper_base(seed: int) -> RunConfig:
         "base",
         _paper_audio(PAPER_CNN, 8, 4),
         _paper_midi(512, 8, 4),
-        HeadConfig(hidden=512, embedding=256),
+        HeadConfig(hidden=(512, 512), embedding=256, slots=1),
         8,
         BudgetConfig(epochs=30, batches_per_epoch=1000, batch_size=16),
         first_evaluation=25,
@@ -141,7 +143,7 @@ def _paper_tiny(seed: int) -> RunConfig:
         "tiny",
         _paper_audio(TINY_CNN, 4, 2),
         _paper_midi(128, 4, 2),
-        HeadConfig(hidden=256, embedding=256),
+        HeadConfig(hidden=(256, 256), embedding=256, slots=1),
         4,
         BudgetConfig(epochs=5, batches_per_epoch=100, batch_size=16),
         first_evaluation=1,
@@ -151,7 +153,7 @@ def _paper_tiny(seed: int) -> RunConfig:
 
 def _sound(
     seed: int, size: Size, audio_width: int, midi_width: int, heads: int, layers: int,
-    mel_strides: list[int], hidden: int, lr: float, budget: BudgetConfig, precision: Precision,
+    mel_strides: list[int], lr: float, warmup: int, budget: BudgetConfig, precision: Precision,
 ) -> RunConfig:  # fmt: skip
     def transformer(width: int) -> TransformerConfig:
         return TransformerConfig(
@@ -168,7 +170,8 @@ def _sound(
         )
 
     seconds = Choice(
-        name="seconds", options={"periods": 32, "shortest_s": 0.04, "longest_s": 8.0, "dropout": 0.0}
+        name="seconds",
+        options={"periods": 32, "shortest_s": 0.04, "longest_s": 8.0, "dropout": 0.0},
     )
     everything = ("audio", "midi", "audio_head", "midi_head", "mechanisms", "loss")
     return RunConfig(
@@ -180,7 +183,7 @@ def _sound(
             frontend=Choice(name="mel", options={"strides": mel_strides}),
             positions=seconds,
             transformer=transformer(audio_width),
-            pool="quarters",
+            pool=Choice(name="slots", options={"slots": SLOTS}),
         ),
         midi=MidiConfig(
             pitch_width=midi_width // 2,
@@ -189,9 +192,9 @@ def _sound(
             timing="given",
             positions=seconds,
             transformer=transformer(midi_width),
-            pool="quarters",
+            pool=Choice(name="slots", options={"slots": SLOTS}),
         ),
-        head=HeadConfig(hidden=hidden, embedding=256),
+        head=HeadConfig(hidden=(), embedding=256, slots=SLOTS),
         mechanisms=MechanismsConfig(
             heads=heads, dropout=0.0, key_padding="present", pooled="companion"
         ),
@@ -201,7 +204,7 @@ def _sound(
             weight_decay=1e-2,
             decay="matrices",
         ),
-        schedule=Choice(name="cosine", options={"warmup": 100, "first_update": "warm"}),
+        schedule=Choice(name="cosine", options={"warmup": warmup, "first_update": "warm"}),
         freeze="none",
         budget=budget,
         evaluation=EvaluationConfig(every=1, first=1, batch_size=128, pool_seed="fixed"),
@@ -212,12 +215,12 @@ def _sound(
 
 def _sound_base(seed: int) -> RunConfig:
     budget = BudgetConfig(epochs=30, batches_per_epoch=500, batch_size=128)
-    return _sound(seed, "base", 1024, 512, 8, 4, [2, 1], 512, 3e-4, budget, "bf16")
+    return _sound(seed, "base", 1024, 512, 8, 4, [2, 1], 3e-4, 500, budget, "bf16")
 
 
 def _sound_tiny(seed: int) -> RunConfig:
-    budget = BudgetConfig(epochs=10, batches_per_epoch=120, batch_size=64)
-    return _sound(seed, "tiny", 128, 128, 4, 2, [2, 2], 256, 1e-3, budget, "fp32")
+    budget = BudgetConfig(epochs=4, batches_per_epoch=50, batch_size=64)
+    return _sound(seed, "tiny", 128, 128, 4, 2, [2, 2], 1e-3, 25, budget, "fp32")
 
 
 _PRESETS: dict[tuple[Preset, Size], Callable[[int], RunConfig]] = {

@@ -91,7 +91,9 @@ class Run:
     def load_model(self, device: torch.device | str = "cpu") -> RetrievalModel:
         """The best model, built from the run's own configuration, loaded strictly, in eval mode."""
         if not (self.path / MODEL).exists():
-            raise RunError(f"the run {self.path} has no {MODEL} yet; repeat its xmodal-train command")
+            raise RunError(
+                f"the run {self.path} has no {MODEL} yet; repeat its xmodal-train command"
+            )
         model = build_model(self.config)
         load_strictly(model, load_weights(self.path / MODEL), self.path)
         return model.to(device).eval()
@@ -157,7 +159,9 @@ def train(request: RunRequest, score: Score, report: Report = lambda event: None
             clear_run(folder)
         existing = open_run(folder) if (folder / RUN_FILE).exists() else None
         if existing is not None and existing.signature != plan.signature:
-            raise RunError(f"{folder} holds a run of another configuration; use --overwrite to replace it")
+            raise RunError(
+                f"{folder} holds a run of another configuration; use --overwrite to replace it"
+            )
         if existing is not None and existing.finished:
             report({"event": "finished", "message": f"{folder} is trained already"})
             return existing
@@ -213,7 +217,7 @@ def residents(
 
 
 def initial_model(config: RunConfig, init: Path | None) -> RetrievalModel:
-    """The model before step 1: seeded, and with another run's encoders and heads if ``init`` is given.
+    """The model before step 1: seeded, with another run's encoders and heads if ``init`` is given.
 
     The arm's mechanisms and the loss always start fresh.
     """
@@ -230,7 +234,7 @@ def initial_model(config: RunConfig, init: Path | None) -> RetrievalModel:
 
 
 def load_strictly(model: RetrievalModel, weights: dict[str, Tensor], source: Path) -> None:
-    """Load weights that must fit exactly; otherwise a :class:`RunError` that names the first misfit."""
+    """Load weights that must fit exactly; a :class:`RunError` names the first misfit."""
     own = model.state_dict()
     for name in sorted(own.keys() ^ weights.keys()):
         where = "the model lacks" if name in weights else "the weights lack"

@@ -82,7 +82,7 @@ SCHEDULES.add("cosine-tail", Schedule(cosine_tail, CosineTailOptions))
 def update_multiplier(choice: Choice, update: int, total: int) -> float:
     """What update number ``update`` (from 1) of ``total`` multiplies every base rate by."""
     schedule = SCHEDULES.get(choice.name)
-    options = from_plain(schedule.Options, choice.options, "schedule.options")
+    options: Any = from_plain(schedule.Options, choice.options, "schedule.options")
     if options.first_update == "full":
         update -= 1
         if update == 0:

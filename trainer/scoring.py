@@ -126,9 +126,10 @@ def score_baseline(
     for protocol in protocols:
         file = folder / f"{protocol}-{split}.json"
         if not file.exists():
-            features = features or embed_baseline(name, store, split, progress)
+            audio, midi = features = features or embed_baseline(name, store, split, progress)
             record = evaluate_embeddings(
-                *features,
+                audio,
+                midi,
                 Gallery.from_store(store, split),
                 protocol,
                 seed=_pool_seed(protocol, seed, PROTOCOLS.get(protocol).seed),
@@ -144,7 +145,7 @@ def score_baseline(
 def floors(
     records: Sequence[dict[str, Any]], store: Store, cache: Path, pool_size: int
 ) -> list[dict[str, Any]]:
-    """The floor's record for each of ``records``, on the same pools; empty where kernels are missing."""
+    """The floor's record for each record, on the same pools; empty where kernels are missing."""
     found: list[dict[str, Any]] = []
     for record in records:
         protocol = record["protocol"]

@@ -6,6 +6,7 @@ Shape suffixes: B batch, T tokens, C channels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ class AudioEncoder(nn.Module):
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
         kind = FRONTENDS.get(config.frontend.name)
-        options = from_plain(kind.Options, config.frontend.options, "audio.frontend.options")
+        options: Any = from_plain(kind.Options, config.frontend.options, "audio.frontend.options")
         self.frontend: Frontend = kind(config.transformer.width, options)
         code = POSITIONS.get(config.positions.name)
         self.positions = code(
@@ -34,8 +35,9 @@ class AudioEncoder(nn.Module):
             from_plain(code.Options, config.positions.options, "audio.positions.options"),
         )
         self.transformer = Transformer(config.transformer)
-        self.pool, times = POOLS.get(config.pool)
-        self.width = times * config.transformer.width
+        pool = POOLS.get(config.pool.name)
+        self.pool = pool(from_plain(pool.Options, config.pool.options, "audio.pool.options"))
+        self.width = self.pool.parts * config.transformer.width
 
     def train(self, mode: bool = True) -> AudioEncoder:
         """Training mode everywhere but in a frozen front end."""

@@ -5,6 +5,7 @@ Shape suffixes: B batch, C channels, D embedding.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 from torch import Tensor, nn
@@ -15,25 +16,40 @@ InHead = Callable[[Tensor, int], Tensor]
 
 
 class ProjectionHead(nn.Module):
-    """Linear BN ReLU, Linear BN ReLU, Linear; Xavier-uniform weights, zero biases, no output norm."""
+    """(Linear BN ReLU) for every hidden layer, then Linear; no output norm.
+
+    Xavier-uniform weights, zero biases. With ``config.slots`` > 1 the input is that many equal parts
+    (parts of time, see :class:`~trainer.encoders.pooling.SlotPool`); each goes through the same small
+    head to its share of the embedding, so that a cosine compares like times with like times.
+
+    Parameters
+    ----------
+    width : channels of the pooled features
+    """
 
     def __init__(self, width: int, config: HeadConfig) -> None:
         super().__init__()
-        widths = [width, config.hidden, config.hidden]
+        self.slots = config.slots
+        widths = [width // self.slots, *config.hidden]
         self.hidden = nn.ModuleList(
             nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU())
-            for a, b in zip(widths, widths[1:], strict=False)
+            for a, b in itertools.pairwise(widths)
         )
-        self.output = nn.Linear(config.hidden, config.embedding)
+        self.output = nn.Linear(widths[-1], config.embedding // self.slots)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
 
     def forward(self, pooled_BC: Tensor, in_head: InHead | None = None) -> Tensor:
-        """``[B, C]`` → ``[B, D]``; ``in_head(h, i)`` may change each hidden layer's output."""
+        """``[B, C]`` → ``[B, D]``; ``in_head(h, i)`` may change each hidden layer's output.
+
+        Inside, the rows of ``h`` are segments × slots, slots fastest.
+        """
+        batch = len(pooled_BC)
+        hidden = pooled_BC.reshape(batch * self.slots, -1)
         for index, layer in enumerate(self.hidden):
-            pooled_BC = layer(pooled_BC)
+            hidden = layer(hidden)
             if in_head is not None:
-                pooled_BC = in_head(pooled_BC, index)
-        return self.output(pooled_BC)
+                hidden = in_head(hidden, index)
+        return self.output(hidden).reshape(batch, -1)

@@ -74,8 +74,9 @@ class MidiEncoder(nn.Module):
             from_plain(code.Options, config.positions.options, "midi.positions.options"),
         )
         self.transformer = Transformer(config.transformer)
-        self.pool, times = POOLS.get(config.pool)
-        self.width = times * config.transformer.width
+        pool = POOLS.get(config.pool.name)
+        self.pool = pool(from_plain(pool.Options, config.pool.options, "midi.pool.options"))
+        self.width = self.pool.parts * config.transformer.width
 
     def forward(self, batch: Batch, mechanisms: Sequence[Mechanism] = ()) -> Tensor:
         """Pooled features ``[B, width]`` (before the head)."""

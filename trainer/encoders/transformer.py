@@ -108,7 +108,7 @@ class Attention(nn.Module):
 
 
 def visible_keys(padding_BU: Tensor) -> Tensor:
-    """bool [B, 1, 1, U], True = may be attended to; an all-padding row keeps its first key."""
+    """Bool [B, 1, 1, U], True = may be attended to; an all-padding row keeps its first key."""
     keep_BU = ~padding_BU
     first_U = torch.arange(padding_BU.shape[1], device=padding_BU.device) == 0
     keep_BU = keep_BU | (padding_BU.all(dim=1, keepdim=True) & first_U)

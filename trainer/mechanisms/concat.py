@@ -13,6 +13,7 @@ Shape suffixes: B batch, T tokens, C channels, K descriptor width.
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class Concat(Mechanism):
     """The descriptor beside every token, mixed by one linear layer."""
 
     slot = "tokens"
-    axes = {"audio": ("frame", "segment"), "midi": ("note", "segment")}
+    axes = MappingProxyType({"audio": ("frame", "segment"), "midi": ("note", "segment")})
     summary = "descriptor beside every token, one linear layer and LayerNorm, before positions"
 
     def __init__(

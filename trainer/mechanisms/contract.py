@@ -25,7 +25,7 @@ Shape suffixes: B batch, T tokens, C channels, D embedding, H heads, K descripto
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -66,7 +66,7 @@ class Mechanism(nn.Module):
     """
 
     slot: ClassVar[Slot]
-    axes: ClassVar[dict[Side, tuple[Axis, ...]]]
+    axes: ClassVar[Mapping[Side, tuple[Axis, ...]]]
     pools: ClassVar[bool] = False
     summary: ClassVar[str]
     Options: ClassVar[type] = NoOptions

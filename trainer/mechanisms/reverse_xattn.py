@@ -15,6 +15,7 @@ Shape suffixes: B batch, T tokens of the sequence, Q queries, C channels, K desc
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -70,8 +71,10 @@ class ReverseCrossAttention(Mechanism):
     """Descriptor queries over the encoder's sequence; the Transformer runs on the answers."""
 
     slot = "sequence"
-    axes = {"audio": ("frame",), "midi": ("note",)}
-    summary = "descriptor as queries over the positioned sequence; the Transformer runs on the answers"
+    axes = MappingProxyType({"audio": ("frame",), "midi": ("note",)})
+    summary = (
+        "descriptor as queries over the positioned sequence; the Transformer runs on the answers"
+    )
 
     def __init__(
         self, host: Host, descriptor: Descriptor, config: MechanismsConfig, options: Any

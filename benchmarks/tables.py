@@ -1,0 +1,181 @@
+"""The README's tables, written between their markers from ``benchmarks/results/*.json``.
+
+python -m benchmarks.tables
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+CORPORA = {"demo": "demo (rendered)", "maps": "real recordings (MAPS)"}
+
+
+def main() -> None:
+    """Rewrite every block."""
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def filled(text: str) -> str:
+    """``text`` with every marked block made anew."""
+    for name, make in BLOCKS.items():
+        pattern = re.compile(rf"<!-- {name} -->\n.*?<!-- /{name} -->", re.DOTALL)
+        before, after = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+        text = pattern.sub(lambda _, made=before + make() + "\n" + after: made, text)  # noqa: B008
+    return text
+
+
+def scores() -> str:
+    """Arms beside the floor, both corpora, both protocols."""
+    lines = [
+        "| corpus | protocol | | S | R@1 audio → MIDI | R@1 MIDI → audio | chance of S |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    notes = []
+    for name, label in CORPORA.items():
+        data = load(f"scores-{name}")
+        test = data["splits"]["test"]
+        for protocol in ("paper", "strict"):
+            chance = data["floor"][protocol]["chance"]["R@10"]
+            for arm, summary in data["summary"].items():
+                s = summary[protocol]
+                cells = [spread(s[k]) for k in ("S", "a2m_R@1", "m2a_R@1")]
+                lines.append(row(label, protocol, f"`{arm}`", *cells, f"{chance:.3f}"))
+            floor = data["floor"][protocol]
+            low, high = floor["ci95"]["S"]
+            cells = [
+                f"{floor['S']:.3f} [{low:.3f}, {high:.3f}]",
+                f"{floor['a2m']['R@1']:.3f}",
+                f"{floor['m2a']['R@1']:.3f}",
+            ]
+            lines.append(row(label, protocol, "floor: `flux`", *cells, f"{chance:.3f}"))
+        runs = [r for arm in data["arms"].values() for r in arm]
+        minutes = max(r["training_seconds"] for r in runs) / 60
+        intervals = "; ".join(interval(arm, found[0]) for arm, found in data["arms"].items())
+        notes.append(
+            f"* {label}: {data['splits']['train']['recordings']} recordings to train on, "
+            f"{test['recordings']} to test ({test['segments']} segments, {test['compositions']} "
+            f"compositions never trained on), {runs[0]['preset']} preset, size {runs[0]['size']}, "
+            f"{runs[0]['updates']} updates, at most {minutes:.1f} minutes on {machine(data)}. "
+            f"95 % intervals of the first seed, strict: {intervals}."
+        )
+    return "\n".join([*lines, "", *notes])
+
+
+def speed() -> str:
+    """Ratios of the feature stage and the data path."""
+    features, train = load("features"), load("train-cpu")
+    a4, decode, stage = features["a4"], features["decode"], features["stage"]
+    steps = train["steps"]
+    lines = [
+        "| what | measured | goal |",
+        "|---|---|---|",
+        f"| A4 of a segment, one core, against librosa | {times(a4['against_librosa'])} | 2.0 × |",
+        f"| … against torch | {times(a4['against_torch'])} | 2.0 × |",
+        f"| decode + down-mix + resample against `librosa.load` | {times(decode)}, at most "
+        f"{decode['max_difference_lsb']:.0f} LSB apart | 3 × |",
+        f"| whole stage in one process / sum of its kernels ({features['hours_of_audio']:.1f} h) | "
+        f"{stage['stage_over_kernels']:.2f} | ≤ 1.3 |",
+        f"| whole stage, two workers against one | {stage['two_over_one']:.2f} × | 1.7 × |",
+        f"| A4 and notes of {train['residency']['segments']:,} segments resident, warm | "
+        f"{train['residency']['warm_s']:.1f} s | ≤ 3 s |",
+        "| share of a training step spent on data ("
+        + ", ".join(f"`{arm}`" for arm in steps)
+        + ") | "
+        + ", ".join(f"{100 * s['data_share']:.1f} %" for s in steps.values())
+        + " | ≤ 3 % |",
+    ]
+    notes = [
+        f"Features on {machine(features)}; training on {machine(train)}, size "
+        f"{next(iter(steps.values()))['size']}. GPU rows: not yet measured.",
+    ]
+    return "\n".join([*lines, "", *notes])
+
+
+def tree() -> str:
+    """Every tracked file with the first line of its docstring or comment."""
+    listed = subprocess.run(
+        ["git", "ls-files"], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
+    lines = ["| file | what |", "|---|---|"]
+    for name in listed:
+        if name.startswith(("tests/", "benchmarks/results/")) or name.endswith(SKIPPED):
+            continue
+        lines.append(f"| `{name}` | {first_line(ROOT / name)} |")
+    lines.append("| `tests/` | mirrors the packages; `oracles.py` judges without importing them |")
+    lines.append(
+        "| `benchmarks/results/` | what the benchmarks wrote: source of every number here |"
+    )
+    return "\n".join(lines)
+
+
+SKIPPED = ("py.typed", ".png", "LICENSE", ".gitignore", "README.md", "CHANGELOG.md")
+FIRST = {
+    "Makefile": "the commands of the project",
+    "pyproject.toml": "packaging, extras, ruff, mypy, import contracts",
+    "CONTRIBUTING.md": "adding a descriptor and a mechanism",
+}
+
+
+def first_line(path: Path) -> str:
+    """What a file says of itself in its first line."""
+    if path.name in FIRST:
+        return FIRST[path.name]
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".py":
+        found = re.match(r'\s*"""(.*?)(?:\n\n|"""|\Z)', text, re.DOTALL)
+        line = " ".join(found[1].split()) if found else ""
+    else:
+        line = next((t for t in text.splitlines() if t.startswith("#") and t[1:2] != "!"), "")
+        line = line.lstrip("# ")
+    return line.rstrip(".").replace("|", "·")
+
+
+def load(name: str) -> dict[str, Any]:
+    """One committed result."""
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def row(*cells: str) -> str:
+    """A table row."""
+    return f"| {' | '.join(cells)} |"
+
+
+def spread(s: dict[str, Any]) -> str:
+    """Mean over seeds and the range."""
+    if s["seeds"] == 1:
+        return f"{s['mean']:.3f} (one seed)"
+    return f"{s['mean']:.3f} ({s['low']:.3f}–{s['high']:.3f}, {s['seeds']} seeds)"
+
+
+def interval(arm: str, run: dict[str, Any]) -> str:
+    """The 95 % interval of one run, protocol strict."""
+    found = run["test"]["strict"]
+    low, high = found["ci95"]["S"]
+    return f"`{arm}` [{low:.3f}, {high:.3f}] by {found['ci_kind']}"
+
+
+def times(pair: dict[str, float]) -> str:
+    """A ratio with its 10–90 % range."""
+    return f"{pair['ratio']:.1f} × ({pair['ratio_low']:.1f}–{pair['ratio_high']:.1f})"
+
+
+def machine(data: dict[str, Any]) -> str:
+    """Where and from which commit."""
+    e = data["environment"]
+    return f"{e['cores']} cores of {e['cpu']} (commit {e['commit'][:10]})"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {"scores": scores, "speed": speed, "tree": tree}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""The documents say what is true: their code runs, their tables are the committed results."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced code blocks of one language."""
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_tables_are_what_the_committed_results_say() -> None:
+    pytest.importorskip("benchmarks.tables")
+    from benchmarks.tables import filled
+
+    assert filled(README) == README, "run: python -m benchmarks.tables"
+
+
+def test_every_tracked_module_has_its_line_in_the_readme() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "pipeline/**.py", "trainer/**.py"],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    ).stdout.split()  # fmt: skip
+    assert [name for name in listed if f"`{name}`" not in README] == []
+
+
+def test_the_pictures_exist() -> None:
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / path).stat().st_size > 10_000
+
+
+def test_the_examples_for_contributors_run_and_appear_everywhere() -> None:
+    descriptor, mechanism = blocks(CONTRIBUTING, "python")
+    script = (
+        f"{descriptor}\n{mechanism}\n"
+        "import json, torch\n"
+        "from pipeline.spectral import Spectrum\n"
+        "from pipeline.descriptors import DESCRIPTORS\n"
+        "from trainer.arms import with_pairs\n"
+        "from trainer.commands import LISTINGS\n"
+        "from trainer.model import build_model\n"
+        "from trainer.presets import preset_config\n"
+        "t = np.arange(96_000) / 24_000\n"
+        "tone = Spectrum(np.sin(2 * np.pi * 1500 * t).astype(np.float32))\n"
+        "value = DESCRIPTORS.get('centroid').extract(tone)\n"
+        "pairs = [('centroid', 'gate')]\n"
+        "model = build_model(with_pairs(preset_config('sound', 'tiny'), pairs), 'meta')\n"
+        "print(json.dumps([value.shape, float(value.mean()), model.reads(),\n"
+        "    [d['name'] for d in LISTINGS['descriptors']()[0]],\n"
+        "    [m['name'] for m in LISTINGS['mechanisms']()[0]]]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    shape, mean, reads, descriptors, mechanisms = json.loads(done.stdout)
+    assert shape == [188, 1]
+    assert mean == pytest.approx(1.5, abs=0.05)
+    assert "centroid" in reads
+    assert "centroid" in descriptors
+    assert "gate" in mechanisms
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_the_readmes_commands_give_a_score_on_unseen_compositions(tmp_path: Path) -> None:
+    """A clone of what is committed or staged, the commands as printed, in the order of the page."""
+    clone = tmp_path / "xmodal"
+    files = subprocess.run(
+        ["git", "ls-files", "-z"], capture_output=True, text=True, cwd=ROOT, check=True
+    ).stdout.split("\0")
+    for name in filter(None, files):
+        target = clone / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+    # The environment is the one that runs this test; everything else is the clone's own.
+    (clone / ".venv").mkdir()
+    (clone / ".venv/bin").symlink_to(Path(sys.prefix) / "bin")
+    (clone / ".venv/.ready-demo").touch()
+    commands = "\n".join(blocks(README, "sh"))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", commands],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(clone), "MAKEFLAGS": ""},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (run,) = clone.glob("runs/a4r-*")
+    for protocol in ("paper", "strict"):
+        score = json.loads((run / f"evaluation/{protocol}-test.json").read_text())
+        assert score["S"] >= 0.40, score
+        assert score["chance"]["R@10"] < 0.05
+    assert "floor: flux" in done.stdout
+    again = subprocess.run(
+        ["make", "features"], cwd=clone, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(clone)},
+    )  # fmt: skip
+    assert "nothing to do" in again.stdout

@@ -1,0 +1,182 @@
+"""Pools, heads, position codes, alignment of frames, signatures, run folders."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from trainer_fakes import run_config
+
+from pipeline.base.config import from_plain, to_plain
+from pipeline.base.errors import ConfigError, RunError
+from trainer import run as run_module
+from trainer.batch import Tokens
+from trainer.config import HeadConfig, RunConfig, signature
+from trainer.devices import pick_device
+from trainer.encoders.heads import ProjectionHead
+from trainer.encoders.pooling import MeanOptions, MeanPool, SlotPool, SlotsOptions
+from trainer.encoders.positions import index_sinusoids
+from trainer.mechanisms.concat import resample_frames
+from trainer.model import build_model
+from trainer.run import RunRequest, initial_model, open_run, train
+
+
+def some_tokens() -> Tokens:
+    times = torch.tensor([[-0.5, 0.2, 1.0, 3.99, 7.0, 2.5], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]])
+    padding = torch.tensor([[False] * 5 + [True], [False] + [True] * 5])
+    return Tokens(x_BTC=torch.randn(2, 6, 3), time_BT=times, padding_BT=padding)
+
+
+def test_slots_are_means_over_parts_of_time():
+    tokens = some_tokens()
+    got = SlotPool(SlotsOptions(slots=4))(tokens).view(2, 4, 3)
+    x = tokens.x_BTC
+    torch.testing.assert_close(got[0, 0], x[0, :2].mean(0))  # before the start: the first slot
+    torch.testing.assert_close(got[0, 1], x[0, 2])
+    assert not got[0, 2].any()  # its only token is padding
+    torch.testing.assert_close(got[0, 3], x[0, 3:5].mean(0))  # after the end: the last slot
+    torch.testing.assert_close(got[1, 0], x[1, 0])
+    assert not got[1, 1:].any()
+
+
+def test_mean_pool_leaves_padding_out():
+    tokens = some_tokens()
+    got = MeanPool(MeanOptions())(tokens)
+    torch.testing.assert_close(got[0], tokens.x_BTC[0, :5].mean(0))
+    tokens.padding_BT = torch.ones(2, 6, dtype=torch.bool)
+    assert not MeanPool(MeanOptions())(tokens).any()
+
+
+def test_a_head_with_slots_treats_every_part_alike():
+    head = ProjectionHead(12, HeadConfig(hidden=(), embedding=8, slots=4))
+    pooled = torch.randn(5, 12)
+    rolled = pooled.view(5, 4, 3).roll(1, dims=1).reshape(5, 12)
+    expected = head(pooled).view(5, 4, 2).roll(1, dims=1).reshape(5, 8)
+    torch.testing.assert_close(head(rolled), expected)
+    assert sum(p.numel() for p in head.parameters()) == 3 * 2 + 2
+
+
+def test_slots_that_do_not_divide_are_refused():
+    with pytest.raises(ConfigError, match=r"head.slots = 3"):
+        run_config("sound", "d0", head={"slots": 3})
+
+
+def test_index_sinusoids_are_the_textbooks():
+    table = index_sinusoids(50, 16).numpy()
+    row, i = 37, 5
+    angle = row / 10_000 ** (2 * i / 16)
+    assert table[row, 2 * i] == pytest.approx(np.sin(angle), abs=1e-5)
+    assert table[row, 2 * i + 1] == pytest.approx(np.cos(angle), abs=1e-5)
+
+
+def test_frames_are_interpolated_up_and_averaged_down():
+    frames = torch.randn(2, 188, 3)
+    down = resample_frames(frames, 47)
+    torch.testing.assert_close(down, frames.view(2, 47, 4, 3).mean(2))
+    up = resample_frames(frames, 2400).numpy()
+    position = (np.arange(2400) + 0.5) * 188 / 2400 - 0.5  # align_corners=False
+    expected = np.interp(position, np.arange(188), frames[0, :, 1].numpy())
+    np.testing.assert_allclose(up[0, :, 1], expected, atol=1e-4)
+
+
+def test_the_signature_covers_every_field_and_what_is_read():
+    config = run_config("sound", "a4")
+    reads = {"store": "s", "A4": "f"}
+    base = signature(config, reads)
+    assert signature(from_plain(RunConfig, json.loads(json.dumps(to_plain(config)))), reads) == base
+    changed = [
+        signature(dataclasses.replace(config, seed=1), reads),
+        signature(dataclasses.replace(config, precision="bf16"), reads),
+        signature(dataclasses.replace(config, pairs=()), reads),
+        signature(run_config("sound", "a4", audio={"transformer": {"dropout": 0.2}}), reads),
+        signature(config, {**reads, "A4": "g"}),
+        signature(config, reads, init="abc"),
+    ]
+    assert len({base, *changed}) == len(changed) + 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_an_absent_gpu_is_an_error_not_a_fallback():
+    with pytest.raises(ConfigError, match="no usable GPU"):
+        pick_device("cuda")
+    assert pick_device("auto").type == "cpu"
+
+
+TINY = {
+    "budget": {"epochs": 1, "batches_per_epoch": 2, "batch_size": 4},
+    "evaluation": {"batch_size": 16},
+}
+
+
+@pytest.fixture
+def request_of(store, monkeypatch, tmp_path):
+    """Makes requests on the fake store."""
+    monkeypatch.setattr(run_module, "Store", SimpleNamespace(open=lambda path: store))
+
+    def make(arm: str = "d0", **over: Any) -> RunRequest:
+        config = run_config("sound", arm, **TINY)
+        return RunRequest(
+            **{"config": config, "store": tmp_path / "store", "out": tmp_path / "runs", **over}
+        )
+
+    return make
+
+
+def score(audio: np.ndarray, midi: np.ndarray, resident: Any) -> dict[str, float]:
+    assert audio.shape == midi.shape == (len(resident), 256)
+    assert resident.split == "validation"
+    return {"S": 0.5}
+
+
+def test_a_run_is_trained_found_again_and_loaded_strictly(request_of):
+    run = train(request_of("a4"), score)
+    assert run.finished
+    assert run.path.name == f"a4-{run.signature}"
+    assert run.record["best"] == {"S": 0.5, "step": 2}
+    events: list[dict[str, Any]] = []
+    again = train(request_of("a4"), pytest.fail, events.append)
+    assert again.record == run.record
+    assert [e["event"] for e in events] == ["finished"]
+    assert run.config == run_config("sound", "a4", **TINY)
+    assert not run.load_model().training
+    other = dataclasses.replace(run, config=run_config("sound", "d0", **TINY))
+    with pytest.raises(RunError, match=r"the model lacks mechanisms\.A4-concat"):
+        other.load_model()
+
+
+def test_a_failed_run_says_so_and_overwrite_starts_anew(request_of):
+    def fails(audio, midi, resident):
+        raise RunError("no score today")
+
+    with pytest.raises(RunError, match="no score today"):
+        train(request_of(), fails)
+    folder = next((request_of().out).iterdir())
+    assert open_run(folder).record["failure"]["message"] == "no score today"
+    run = train(request_of(overwrite=True), score)
+    assert run.finished
+    assert run.record["attempts"] == 1
+
+
+def test_init_takes_the_base_and_leaves_the_arm_fresh(request_of):
+    base = train(request_of(), score)
+    config = run_config("sound", "a4", **TINY)
+    started, fresh = initial_model(config, base.path).state_dict(), build_model(config).state_dict()
+    given = base.load_model().state_dict()
+    for name, value in started.items():
+        source = fresh if name.startswith(("mechanisms.", "loss.")) else given
+        assert torch.equal(value, source[name]), name
+    run = train(request_of("a4", init=base.path), score)
+    assert run.signature != train(request_of("a4"), score).signature
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"it has no run\.json"):
+        open_run(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(RunError, match="does not read"):
+        open_run(tmp_path)

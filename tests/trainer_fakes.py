@@ -1,0 +1,91 @@
+"""For tests of the trainer: a small random store in memory (the surface of
+``pipeline.store.reader.Store``), and configurations with overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.base.config import from_plain, merge, to_plain
+from pipeline.base.errors import StoreError
+from pipeline.descriptors.contract import Notes
+from trainer.arms import arm_pairs, with_pairs
+from trainer.config import RunConfig
+from trainer.presets import preset_config
+
+
+@dataclasses.dataclass
+class FakeInfo:
+    axis: str
+    shape: tuple[int, ...]
+    dtype: str
+    fingerprint: str
+
+
+class FakeStore:
+    """``n`` segments of 4 s with hop 1 s in recordings of 10, random sound and notes.
+
+    Every seventh segment is empty (no notes, not valid). Recordings go train, train, validation.
+    """
+
+    def __init__(self, n: int = 60, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        per = 10
+        self.path, self.identity = Path("fake-store"), "fake-identity"
+        row = np.arange(n)
+        recording = (row // per).astype(np.int32)
+        counts = rng.integers(1, 40, n).astype(np.int32)
+        counts[::7] = 0
+        starts = np.cumsum(counts) - counts
+        splits = np.array(["train", "train", "validation"], object)[recording % 3]
+        self.segments = types.SimpleNamespace(
+            recording=recording,
+            split=splits,
+            start_s=(row % per).astype(np.float64),
+            audio_start=(recording * (per + 3) + row % per).astype(np.int64) * 24_000,
+            note_start=starts.astype(np.int64),
+            note_count=counts,
+            valid=counts > 0,
+        )
+        total = int(counts.sum())
+        onset = np.concatenate([np.sort(rng.uniform(-0.5, 4, c)) for c in counts])
+        self._notes = Notes(
+            pitch=rng.integers(21, 109, total).astype(np.uint8),
+            velocity=rng.integers(1, 128, total).astype(np.uint8),
+            duration_bucket=rng.integers(0, 32, total).astype(np.uint8),
+            onset_s=onset.astype(np.float32),
+            duration_s=rng.uniform(0.05, 4, total).astype(np.float32),
+        )
+        samples = (int(recording[-1]) + 1) * (per + 3) * 24_000
+        self._arrays: dict[str, np.ndarray] = {
+            "audio": rng.integers(-20_000, 20_000, samples).astype(np.int16),
+            "mel": rng.uniform(0, 2, (n, 188, 96)).astype(np.float16),
+            "A4": rng.normal(size=(n, 188, 8)).astype(np.float16),
+            "D4": rng.normal(size=(total, 4)).astype(np.float16),
+        }
+        axes = {"audio": "sample", "mel": "frame", "A4": "frame", "D4": "note"}
+        self.arrays = {
+            k: FakeInfo(axes[k], v.shape, str(v.dtype), f"fingerprint-{k}")
+            for k, v in self._arrays.items()
+        }
+
+    def require(self, names: Any) -> None:
+        missing = [n for n in names if n not in self.arrays]
+        if missing:
+            raise StoreError(f"no array {missing}", kind="no-array")
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        return self._arrays[name][start:stop].copy()
+
+    def notes(self, start: int = 0, stop: int | None = None) -> Notes:
+        return self._notes.rows(start, len(self._notes) if stop is None else stop)
+
+
+def run_config(preset: str, arm: str, *, size: str = "tiny", **over: Any) -> RunConfig:
+    """The resolved configuration of one arm, with nested overrides."""
+    plain = merge(to_plain(preset_config(preset, size)), over)
+    return with_pairs(from_plain(RunConfig, plain), arm_pairs(arm))
