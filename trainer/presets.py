@@ -8,7 +8,7 @@ Budgets (epochs × batches × batch size)
     size    paper                  sound
     ======  =====================  ====================
     base    30 × 1000 × 16         30 × 500 × 128
-    tiny    5 × 100 × 16           10 × 120 × 64
+    tiny    5 × 100 × 16           3 × 50 × 64
     ======  =====================  ====================
 """
 
@@ -219,7 +219,7 @@ def _sound_base(seed: int) -> RunConfig:
 
 
 def _sound_tiny(seed: int) -> RunConfig:
-    budget = BudgetConfig(epochs=4, batches_per_epoch=50, batch_size=64)
+    budget = BudgetConfig(epochs=3, batches_per_epoch=50, batch_size=64)
     return _sound(seed, "tiny", 128, 128, 4, 2, [2, 2], 1e-3, 25, budget, "fp32")
 
 

@@ -25,12 +25,12 @@ from trainer.model import build_model
 from trainer.optim import build_optimizer
 
 SMALL = {
-    "audio": {"transformer": {"width": 32, "ffn": 64}},
+    "audio": {"transformer": {"width": 32, "ffn": 64, "layers": 1}},
     "midi": {
-        "transformer": {"width": 32, "ffn": 64},
+        "transformer": {"width": 32, "ffn": 64, "layers": 1},
         "pitch_width": 16, "velocity_width": 8, "duration_width": 8,
     },
-    "head": {"embedding": 32},
+    "head": {"embedding": 64},
     "budget": {"epochs": 3, "batches_per_epoch": 4, "batch_size": 8},
 }  # fmt: skip
 
@@ -217,7 +217,7 @@ def test_every_mechanism_overfits_32_pairs(preset, arm, store):
     """32 synthetic pairs → R@1 = 1 both ways, with InfoNCE and one learning rate in both presets."""
     one_rate = {
         "name": "all",
-        "lr": 3e-3,
+        "lr": 4e-3,
         "modules": ["audio", "midi", "audio_head", "midi_head", "mechanisms", "loss"],
     }
     config = run_config(
