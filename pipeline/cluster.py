@@ -85,6 +85,13 @@ def open_executor(workers: int, address: str = "local") -> Iterator[Executor]:
             "distributed.worker.memory.target": False,
             "distributed.worker.memory.spill": False,
             "distributed.admin.large-graph-warning-threshold": "1GB",
+            # Dask makes workers give every freed page back at once; for kernels that use the same
+            # few megabytes again and again, that costs more than the kernels.
+            "distributed.nanny.pre-spawn-environ": {
+                **SINGLE_THREADED,
+                "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+                "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+            },
         }
     )
     if address != "local":

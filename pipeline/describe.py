@@ -24,7 +24,7 @@ from pipeline.ingest import split_runs
 from pipeline.spectral import SEGMENT_SAMPLES, Spectrum, Workspace
 from pipeline.store.reader import read_note_rows
 from pipeline.store.schema import ARRAYS, ArrayInfo
-from pipeline.store.writer import finished_shard, open_for_writing, write_shard
+from pipeline.store.writer import ShardQueue, finished_shard, open_for_writing
 
 # Segments whose audio is held at a time: bounds memory when recordings are long.
 BLOCK_SEGMENTS = 256
@@ -73,21 +73,21 @@ def open_shards(folder: Path, info: ArrayInfo, start: int, stop: int) -> list[in
 def run_describe(task: DescribeTask) -> dict[str, Any]:
     """Do one task, shard by shard; returns nothing but small plain data."""
     folder = Path(task.folder)
-    writers = [_ArrayWriter(folder, info, task.start, task.stop) for info in task.infos]
-    writers = [w for w in writers if w.wanted]
     walk = {"segment": _walk_segments, "note": _walk_notes}[task.axis]
-    walk(folder, task, writers)
+    with ShardQueue(folder) as queue:
+        writers = [_ArrayWriter(queue, info, task.start, task.stop) for info in task.infos]
+        walk(folder, task, [w for w in writers if w.wanted])
     return {"failures": []}
 
 
 class _ArrayWriter:
     """Takes one array's rows in order and writes each unfinished shard as it fills."""
 
-    def __init__(self, folder: Path, info: ArrayInfo, start: int, stop: int) -> None:
-        self.folder, self.info = folder, info
+    def __init__(self, queue: ShardQueue, info: ArrayInfo, start: int, stop: int) -> None:
+        self.queue, self.info = queue, info
         self.descriptor: Descriptor = DESCRIPTORS.get(info.name)
-        self.wanted = set(open_shards(folder, info, start, stop))
-        self.array = open_for_writing(folder, info)
+        self.wanted = set(open_shards(queue.folder, info, start, stop))
+        self.array = open_for_writing(queue.folder, info)
         self.shard = -1
         self.rows: npt.NDArray[np.float16] = np.empty(0, np.float16)
 
@@ -114,7 +114,7 @@ class _ArrayWriter:
                         f"{begin} and {row}: the descriptor is at fault",
                         kind="not-finite",
                     )
-                write_shard(self.folder, self.info, shard, self.rows, self.array)
+                self.queue.write(self.info, shard, self.rows, self.array)
 
 
 def _walk_segments(folder: Path, task: DescribeTask, writers: list[_ArrayWriter]) -> None:

@@ -18,7 +18,7 @@ from pipeline.audio import Int16Array, decode
 from pipeline.base.errors import AudioError
 from pipeline.plan import Failure, Source
 from pipeline.store.schema import ArrayInfo
-from pipeline.store.writer import finished_shard, open_for_writing, write_shard
+from pipeline.store.writer import ShardQueue, finished_shard, open_for_writing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,19 +70,23 @@ def run_ingest(task: IngestTask) -> dict[str, Any]:
     """
     low = task.first * task.info.shard_rows
     high = min(task.stop * task.info.shard_rows, task.info.shape[0])
-    writer = _ShardWriter(Path(task.folder), task.info, task.first)
     failures: list[Failure] = []
-    for source in task.sources:
-        try:
-            for block in _within(source, low, high):
-                if not failures:
-                    writer.append(block)
-        except AudioError as error:
-            failures.append(
-                Failure(
-                    recording=source.recording, stage="ingest", kind=error.kind, message=str(error)
+    with ShardQueue(Path(task.folder)) as queue:
+        writer = _ShardWriter(queue, task.info, task.first)
+        for source in task.sources:
+            try:
+                for block in _within(source, low, high):
+                    if not failures:
+                        writer.append(block)
+            except AudioError as error:
+                failures.append(
+                    Failure(
+                        recording=source.recording,
+                        stage="ingest",
+                        kind=error.kind,
+                        message=str(error),
+                    )
                 )
-            )
     return {"failures": failures}
 
 
@@ -105,9 +109,9 @@ def _within(source: Source, low: int, high: int) -> Iterator[Int16Array]:
 class _ShardWriter:
     """Gathers consecutive samples and writes every shard as it fills."""
 
-    def __init__(self, folder: Path, info: ArrayInfo, first: int) -> None:
-        self.folder, self.info, self.shard = folder, info, first
-        self.array = open_for_writing(folder, info)
+    def __init__(self, queue: ShardQueue, info: ArrayInfo, first: int) -> None:
+        self.queue, self.info, self.shard = queue, info, first
+        self.array = open_for_writing(queue.folder, info)
         self._start_shard()
 
     def _start_shard(self) -> None:
@@ -122,6 +126,6 @@ class _ShardWriter:
             self.filled += len(part)
             block = block[len(part) :]
             if self.filled == len(self.buffer):
-                write_shard(self.folder, self.info, self.shard, self.buffer, self.array)
+                self.queue.write(self.info, self.shard, self.buffer, self.array)
                 self.shard += 1
                 self._start_shard()

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from pipeline.store.schema import ARRAYS, RECORD, SCHEMA, SCHEMAS, ArrayInfo, se
 
 JOURNAL = ".build"
 NOTE_ROW_GROUP = 1 << 17
+QUEUED_BYTES = 64 << 20
 
 
 def write_table(folder: Path, name: str, table: pa.Table) -> None:
@@ -103,6 +106,42 @@ def write_shard(
         os.close(descriptor)
     fsync_dir(file.parent)
     write_json(journal_path(folder, info, shard), file_entry(file))
+
+
+class ShardQueue:
+    """Writes shards in the background, one at a time, so that kernels do not wait for the disk.
+
+    Use as a context manager: leaving it waits for everything; an error of a write is raised by a
+    later :meth:`write` or on leaving. At most ``QUEUED_BYTES`` wait (or one shard, if it is larger).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="shards")
+        self._under_way: deque[tuple[int, Future[None]]] = deque()
+
+    def __enter__(self) -> ShardQueue:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                self._settle(0)
+        finally:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def write(self, info: ArrayInfo, shard: int, rows: npt.NDArray[Any], array: Any) -> None:
+        """Hand over ``rows``, which must not be changed any more; see :func:`write_shard`."""
+        self._settle(max(0, QUEUED_BYTES - rows.nbytes))
+        future = self._pool.submit(write_shard, self.folder, info, shard, rows, array)
+        self._under_way.append((rows.nbytes, future))
+
+    def _settle(self, allowed: int) -> None:
+        """Wait until no more than ``allowed`` bytes are under way; raise what failed."""
+        while self._under_way and (
+            sum(size for size, _ in self._under_way) > allowed or self._under_way[0][1].done()
+        ):
+            self._under_way.popleft()[1].result()
 
 
 def journal_path(folder: Path, info: ArrayInfo, shard: int) -> Path:

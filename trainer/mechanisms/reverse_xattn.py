@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from pipeline.descriptors.contract import Axis, Descriptor
+from trainer.attention import Attention
 from trainer.batch import Batch, Tokens, grid_times
 from trainer.config import MechanismsConfig
-from trainer.encoders.transformer import Attention
 from trainer.mechanisms.contract import MECHANISMS, Host, Mechanism
 
 QUERY_ROWS = 200
