@@ -25,10 +25,10 @@ train: $(DEMO)  ## Train one run on the newest store: make train [DESCRIPTOR=A4 
 	  $(if $(STORE),--store $(STORE))
 
 test: $(READY)  ## Quick tests (at most 5 minutes on 2 cores)
-	$(BIN)/python -m pytest -n 2 -m "not full and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not full and not gpu"
 
 test-all: $(READY)  ## Everything: faults, kills, real recordings (at most 15 minutes)
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(READY)  ## Style, types, spelling, import contracts
 	$(BIN)/ruff check .

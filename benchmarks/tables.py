@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS
+from trainer.presets import preset_config
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -100,6 +101,17 @@ def speed() -> str:
     return "\n".join([*lines, "", *notes])
 
 
+def budgets() -> str:
+    """Default training budgets, from the presets themselves."""
+    lines = ["| preset, size | epochs × batches × batch size |", "|---|---|"]
+    for preset in ("sound", "paper"):
+        for size in ("tiny", "base"):
+            b = preset_config(preset, size).budget
+            cell = f"{b.epochs} × {b.batches_per_epoch} × {b.batch_size}"
+            lines.append(row(f"{preset}, {size}", cell))
+    return "\n".join(lines)
+
+
 def tree() -> str:
     """Every tracked file with the first line of its docstring or comment."""
     listed = subprocess.run(
@@ -174,7 +186,12 @@ def machine(data: dict[str, Any]) -> str:
     return f"{e['cores']} cores of {e['cpu']} (commit {e['commit'][:10]})"
 
 
-BLOCKS: dict[str, Callable[[], str]] = {"scores": scores, "speed": speed, "tree": tree}
+BLOCKS: dict[str, Callable[[], str]] = {
+    "scores": scores,
+    "budgets": budgets,
+    "speed": speed,
+    "tree": tree,
+}
 
 
 if __name__ == "__main__":

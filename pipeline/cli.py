@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.base.console import Console, run_command, stop_signals_raise
+from pipeline.base.console import Console, program, run_command, stop_signals_raise
 
 app = typer.Typer(
     name="xmodal-features",
@@ -245,7 +245,7 @@ def _report(console: Console, result: Any) -> None:
         f"{store.path}: {did}\n"
         f"  {data['recordings']} recordings, {data['segments']} segments, "
         f"{data['bytes'] / 1e6:.0f} MB, {seconds:.1f} s\n"
-        "next: xmodal-train --descriptor A4 --mechanism reverse_xattn --store "
+        f"next: {program('xmodal-train')} --descriptor A4 --mechanism reverse_xattn --store "
         f"{shlex.quote(str(store.path))}"
     )
     console.result(data, text)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.config import from_plain, load_toml, merge, to_plain
-from pipeline.base.console import Console
+from pipeline.base.console import Console, program
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.store import Store, find_newest
 from trainer import scoring
@@ -114,7 +114,7 @@ def train_and_score(request: RunRequest, console: Console) -> None:
         run = train(request, score, _reporter(console, update))
     records = scoring.score_run(run, store, "validation", BOTH, device=request.device)
     _print_scores(run, records, store, evaluation.pool_size, console)
-    console.say(f"next: xmodal-evaluate {run.path} --split test")
+    console.say(f"next: {program('xmodal-evaluate')} {run.path} --split test")
 
 
 def evaluate_run(

@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 from pipeline.base.errors import EXIT_FAILURE, Interrupted, XmodalError
@@ -129,3 +131,12 @@ def stop_signals_raise(remedy: str) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def program(name: str) -> str:
+    """How a user of this shell starts another of our commands: its name, or its path if need be."""
+    beside = Path(sys.argv[0]).absolute().parent / name
+    if not beside.exists() or shutil.which(name) == str(beside):
+        return name
+    here = Path.cwd()
+    return str(beside.relative_to(here) if beside.is_relative_to(here) else beside)
