@@ -61,12 +61,15 @@ def scores() -> str:
         runs = [r for arm in data["arms"].values() for r in arm]
         minutes = max(r["training_seconds"] for r in runs) / 60
         intervals = "; ".join(interval(arm, found[0]) for arm, found in data["arms"].items())
+        floor_s = data["floor"]["strict"]["S"]
+        below = [f"`{a}`" for a, s in data["summary"].items() if s["strict"]["S"]["mean"] < floor_s]
         notes.append(
             f"* {label}: {data['splits']['train']['recordings']} recordings to train on, "
             f"{test['recordings']} to test ({test['segments']} segments, {test['compositions']} "
             f"compositions never trained on), {runs[0]['preset']} preset, size {runs[0]['size']}, "
             f"{runs[0]['updates']} updates, at most {minutes:.1f} minutes on {machine(data)}. "
-            f"95 % intervals of the first seed, strict: {intervals}."
+            f"95 % intervals of the first seed, strict: {intervals}. "
+            f"Below the floor under strict: {', '.join(below) or 'none'}."
         )
     return "\n".join([*lines, "", *notes])
 

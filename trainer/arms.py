@@ -7,7 +7,8 @@ works the same way.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from pipeline.base.config import from_plain, to_plain
@@ -22,6 +23,7 @@ from trainer.mechanisms import MECHANISMS, Mechanism
 from trainer.schedules import SCHEDULES
 
 Pair = tuple[str, str]
+POSITIVE = ("width", "heads", "ffn", "embedding", "slots")
 
 ARMS: dict[str, tuple[Pair, ...]] = {
     "d0": (),
@@ -162,6 +164,7 @@ def _check_pooled(config: RunConfig, pair: PairConfig, mechanism: type[Mechanism
 
 
 def _check_rest(config: RunConfig) -> None:
+    _check_numbers(config)
     if config.freeze not in FREEZE_POLICIES:
         raise ConfigError(
             f"unknown freeze policy '{config.freeze}': known: {', '.join(FREEZE_POLICIES)}"
@@ -179,6 +182,8 @@ def _check_rest(config: RunConfig) -> None:
             if width % heads:
                 raise ConfigError(f"{side}: width {width} is not a multiple of {heads} heads")
     budget = config.budget
+    if not 0 <= config.seed < 2**63:
+        raise ConfigError(f"seed = {config.seed}: must be from 0 to 2^63 - 1")
     for name in ("epochs", "batches_per_epoch"):
         if getattr(budget, name) < 1:
             raise ConfigError(f"budget.{name} = {getattr(budget, name)}: must be at least 1")
@@ -187,5 +192,28 @@ def _check_rest(config: RunConfig) -> None:
             f"budget.batch_size = {budget.batch_size}: must be at least 2, since batch statistics "
             "and in-batch negatives need two segments"
         )
+    if config.evaluation.pool_size < 2:
+        raise ConfigError(f"evaluation.pool_size = {config.evaluation.pool_size}: at least 2")
     if config.evaluation.every < 1 or config.evaluation.batch_size < 1:
         raise ConfigError("evaluation.every and evaluation.batch_size must be at least 1")
+
+
+def _check_numbers(config: RunConfig) -> None:
+    """No number is infinite or undefined, and what counts something real is positive."""
+    for path, value in _leaves(to_plain(config), ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{path} = {value}: must be a finite number")
+        name = path.rpartition(".")[2]
+        if name in POSITIVE and value < 1:
+            raise ConfigError(f"{path} = {value}: must be at least 1")
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{i}]")
+    else:
+        yield path, value

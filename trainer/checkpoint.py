@@ -11,10 +11,12 @@ Batch order and dropout are functions of (seed, step), so no generator state is 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,8 @@ def save_checkpoint(
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
     save_weights(staged / MODEL, model)
-    torch.save(optimizer, staged / OPTIMIZER)
+    with _failing_as_os_error(staged / OPTIMIZER):
+        torch.save(optimizer, staged / OPTIMIZER)
     _fsync(staged / OPTIMIZER)
     write_json(staged / PROGRESS, progress)
     entries = {name: _entry(staged / name) for name in FILES}
@@ -111,10 +114,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise RunError(f"checkpoint {path} is damaged ({error})", kind="checkpoint") from None
 
 
+def verifies(path: Path) -> bool:
+    """Whether a checkpoint is there, and its model is the one that was saved."""
+    try:
+        saved = read_json(path / COMMIT)["files"][MODEL]
+        return bool(_entry(path / MODEL) == saved)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def prune(folder: Path, keep: set[int], last: int = 2) -> None:
-    """Delete all but the ``last`` newest checkpoints and the steps in ``keep``."""
+    """Delete all but the ``last`` newest checkpoints, the best that each of them knows, and ``keep``.
+
+    A run that has to fall back to the checkpoint before still finds the best one of that time.
+    """
     paths = sorted(folder.glob("step-*"))
-    wanted = {checkpoint_path(folder, step) for step in keep} | set(paths[-last:])
+    steps = keep | {step for path in paths[-last:] if (step := _best_step(path)) is not None}
+    wanted = {checkpoint_path(folder, step) for step in steps} | set(paths[-last:])
     for path in [p for p in paths if p not in wanted] + list(folder.glob(".step-*.tmp")):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -122,7 +138,8 @@ def prune(folder: Path, keep: set[int], last: int = 2) -> None:
 def save_weights(path: Path, weights: dict[str, Tensor]) -> None:
     """Write tensors as safetensors: temporary file, fsync, rename."""
     staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staged)
+    with _failing_as_os_error(path):
+        save_file({k: v.detach().cpu().contiguous() for k, v in weights.items()}, staged)
     _fsync(staged)
     staged.replace(path)
     fsync_dir(path.parent)
@@ -134,6 +151,27 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot read the weights {path} ({error})", kind="weights") from None
+
+
+def _best_step(path: Path) -> int | None:
+    """The best step that a checkpoint knows of, or None; one that does not read knows none."""
+    try:
+        step = read_json(path / PROGRESS)["best_step"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
+
+
+@contextlib.contextmanager
+def _failing_as_os_error(path: Path) -> Iterator[None]:
+    """Writers that are not Python's say in their own way that a disk is full: make it an OSError."""
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        free = shutil.disk_usage(path.parent).free
+        text = f"cannot write: {reason}; {free >> 20} MB are free there"
+        raise OSError(errno.EIO, text, str(path)) from None
 
 
 def _entry(path: Path) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.base.console import Console, run_command
+from pipeline.base.console import Console, run_command, stop_signals_raise
 from pipeline.base.errors import UsageError
 
 FEATURES = Path("data/features")
 RUNS = Path("runs")
+REPEAT = "nothing is lost; repeat the command to go on"
 
 
 class Preset(StrEnum):
@@ -86,8 +87,8 @@ def train(
         str | None, typer.Option(help="A named combination, for example d4-a4r.")
     ] = None,
     preset: Annotated[
-        Preset, typer.Option(help="Reference, or corrected settings.")
-    ] = Preset.sound,
+        Preset | None, typer.Option(help="Reference, or corrected settings. [default: sound]")
+    ] = None,
     size: Annotated[
         Size | None, typer.Option(help="Model size. [default: base on a GPU, tiny on a CPU]")
     ] = None,
@@ -99,7 +100,10 @@ def train(
         int | None, typer.Option(min=1, help="[default: the preset's]")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=2, help="[default: the preset's]")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, batches and dropout.")] = 42,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Seed of weights, batches and dropout. [default: 42]"),
+    ] = None,
     init: Annotated[
         Path | None, typer.Option(help="Run whose encoders and heads this one starts from.")
     ] = None,
@@ -153,7 +157,7 @@ def train(
             out=out,
             pairs=pairs,
             arm=arm,
-            preset=preset.value,
+            preset=preset.value if preset else None,
             size=size.value if size else None,
             seed=seed,
             init=init,
@@ -168,7 +172,8 @@ def train(
         )
         (commands.show_plan if dry_run else commands.train_and_score)(request, console)
 
-    run_command(console, action)
+    with stop_signals_raise(REPEAT):
+        run_command(console, action)
 
 
 @evaluate_app.command(
@@ -188,7 +193,9 @@ def evaluate(
     store: Annotated[
         Path | None, typer.Option(help="Another store than the run's own; needed for a baseline.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the paper protocol's pools.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the paper protocol's pools.")
+    ] = None,
     pool_size: Annotated[
         int | None, typer.Option(min=2, help="Candidates per query. [default: the run's, 256]")
     ] = None,
@@ -227,7 +234,8 @@ def evaluate(
                 str(baseline), store, split.value, protocols, seed, pool_size, out, console
             )
 
-    run_command(console, action)
+    with stop_signals_raise(REPEAT):
+        run_command(console, action)
 
 
 def train_main() -> None:

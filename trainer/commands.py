@@ -9,11 +9,12 @@ from typing import Any
 
 from pipeline.base.config import from_plain, load_toml, merge, to_plain
 from pipeline.base.console import Console, program
+from pipeline.base.errors import ConfigError, StoreError
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.store import Store, find_newest
 from trainer import scoring
 from trainer.arms import ARMS, arm_pairs, with_pairs
-from trainer.config import RunConfig
+from trainer.config import PRESETS, SIZES, RunConfig
 from trainer.devices import default_precision, default_size, pick_device
 from trainer.mechanisms import MECHANISMS
 from trainer.model import build_model, parameter_inventory
@@ -31,9 +32,9 @@ def run_request(
     out: Path,
     pairs: Sequence[tuple[str, str]],
     arm: str | None,
-    preset: str,
+    preset: str | None,
     size: str | None,
-    seed: int,
+    seed: int | None,
     init: Path | None,
     device: str,
     precision: str,
@@ -46,24 +47,29 @@ def run_request(
 ) -> RunRequest:
     """Preset ← ``--config`` file ← flags, resolved; says what was chosen for the user."""
     target = pick_device(device)
+    file = load_toml(config) if config else {}
     if store is None:
         store = find_newest(FEATURES)
         console.say(f"store: {store} (the newest in {FEATURES})")
+    # The file may say what it is laid over, where no flag does.
+    preset = preset or _one_of("preset", file.get("preset", "sound"), PRESETS)
+    if size is None and "size" in file:
+        size = _one_of("size", file["size"], SIZES)
     if size is None:
         size = default_size(target)
         console.say(f"size: {size} (device {target.type})")
     if arm is not None:
         pairs = arm_pairs(arm)
-    base: Any = preset_config(preset, size, seed=seed)  # type: ignore[arg-type]
-    plain = merge(to_plain(base), load_toml(config) if config else {})
-    plain = merge(plain, _given(over))
+    base: Any = preset_config(preset, size)  # type: ignore[arg-type]
+    plain = merge(merge(to_plain(base), file), {"preset": preset, "size": size})
+    plain = merge(plain, _given({**over, "seed": seed}))
     if precision != "auto":
         plain["precision"] = precision
-    elif not config or "precision" not in load_toml(config):
+    elif "precision" not in file:
         # The paper's numbers are float32's; asking for another format is up to the user.
         plain["precision"] = base.precision if preset == "paper" else default_precision(target)
     resolved = from_plain(RunConfig, plain)
-    chosen: Sequence[Any] = pairs or resolved.pairs
+    chosen: Sequence[Any] = resolved.pairs if arm is None and not pairs else pairs
     resolved = with_pairs(dataclasses.replace(resolved, pairs=()), chosen)
     return RunRequest(
         config=resolved,
@@ -130,7 +136,12 @@ def evaluate_run(
 ) -> None:
     """Score an existing run."""
     run = open_run(path)
-    store = Store.open(store_path or run.store_path)
+    if not run.finished:
+        console.say(
+            f"warning: {path} is not finished ({run.record['status']}): this scores its best model "
+            "so far; the scores are removed when training ends"
+        )
+    store = _store_of(run) if store_path is None else Store.open(store_path)
     records = scoring.score_run(
         run,
         store,
@@ -168,6 +179,24 @@ def evaluate_baseline(
             progress=lambda done, total: update(done, ""),
         )
     console.result({"scores": records}, scoring.table([(name, r) for r in records]))
+
+
+def _store_of(run: Run) -> Store:
+    """The store that a run was trained on, still where and what it was."""
+    try:
+        store = Store.open(run.store_path)
+    except StoreError as error:
+        raise StoreError(
+            f"{error} (the store of the run {run.path}; if it was moved: --store DIR)",
+            kind=error.kind,
+        ) from None
+    if not scoring.reads_same(run, store):
+        raise StoreError(
+            f"{store.path} is not the store that {run.path} was trained on: it was built again from "
+            f"other data or descriptors; to score on it all the same: --store {store.path}",
+            kind="changed",
+        )
+    return store
 
 
 def list_descriptors() -> tuple[list[dict[str, Any]], str]:
@@ -271,6 +300,12 @@ def _reporter(console: Console, update: Callable[[float, str], None]) -> Callabl
         "finished": message,
     }
     return lambda event: handlers.get(event["event"], lambda _: None)(event)
+
+
+def _one_of(name: str, value: Any, known: Sequence[str]) -> str:
+    if value not in known:
+        raise ConfigError(f"config.{name} = {value!r}: must be one of {', '.join(known)}")
+    return str(value)
 
 
 def _given(over: dict[str, Any]) -> dict[str, Any]:

@@ -28,8 +28,12 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"unknown device '{name}': use auto, cpu or cuda") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"unknown device '{name}': use auto, cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("--device cuda: this machine has no usable GPU; use --device cpu or auto")
+    if (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise ConfigError(f"--device {name}: there is no such device on this machine")
     return device
 
 

@@ -29,6 +29,7 @@ from trainer.checkpoint import (
     load_latest,
     prune,
     save_checkpoint,
+    verifies,
 )
 from trainer.devices import autocast, matmul_precision, peak_memory
 from trainer.guards import check_drift, check_step, constant_inputs
@@ -134,6 +135,9 @@ class _Loop:
             self._restore(found)
         folder.mkdir(parents=True, exist_ok=True)
         self.log = MetricsLog(folder / METRICS, self.progress.metrics_bytes)
+        if self.log.missing_bytes:
+            text = f"{folder / METRICS} lacks {self.log.missing_bytes} bytes of earlier steps"
+            report({"event": "warning", "message": f"{text}; --overwrite would train again"})
 
     def run(self, stop: StopFlag) -> None:
         """All remaining steps."""
@@ -252,9 +256,11 @@ class _Loop:
         if best is None:
             return
         source, target = checkpoint_path(self.checkpoints, best) / MODEL, self.folder / MODEL
-        if not source.exists():
+        if not verifies(source.parent):
             raise RunError(
-                f"the best checkpoint {source.parent} is gone; use --overwrite to train again"
+                f"the best checkpoint {source.parent} is gone or damaged; use --overwrite to train "
+                "again",
+                kind="checkpoint",
             )
         with source.open("rb") as reader, atomic_write(target) as writer:
             shutil.copyfileobj(reader, writer)

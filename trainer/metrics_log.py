@@ -18,11 +18,17 @@ class MetricsLog:
     ----------
     path : the file; made when missing
     keep_bytes : length that it had when the checkpoint was taken; what follows is dropped
+
+    Attributes
+    ----------
+    missing_bytes : how much shorter than that the file was (somebody cut or removed it)
     """
 
     def __init__(self, path: Path, keep_bytes: int = 0) -> None:
         path.touch()
-        os.truncate(path, min(keep_bytes, path.stat().st_size))
+        size = path.stat().st_size
+        self.missing_bytes = max(0, keep_bytes - size)
+        os.truncate(path, min(keep_bytes, size))
         self._file = path.open("a", buffering=1, encoding="utf-8")
 
     def write(self, row: dict[str, Any]) -> None:

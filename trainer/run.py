@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from pipeline.base.config import from_plain, to_plain
-from pipeline.base.errors import Interrupted, RunError, XmodalError
-from pipeline.base.files import FolderLock, read_json, sweep_temporaries, write_json
+from pipeline.base.errors import ConfigError, Interrupted, RunError, XmodalError
+from pipeline.base.files import FolderLock, read_json, sha256_file, sweep_temporaries, write_json
 from pipeline.store.reader import Store
 from trainer.arms import arm_name, resolve
 from trainer.cache import NotePadding, ResidentStore, fingerprints
@@ -34,8 +34,11 @@ from trainer.devices import deterministic, pick_device
 from trainer.embed import embed_split
 from trainer.fit import CHECKPOINTS, METRICS, FitResult, Report, fit
 from trainer.model import RetrievalModel, build_model, parameter_inventory
+from trainer.optim import build_optimizer
+from trainer.schedules import update_multiplier
 
 RUN_FILE = "run.json"
+EVALUATION = "evaluation"
 FINISHED = "trained"
 
 FloatArray = npt.NDArray[np.float32]
@@ -84,6 +87,13 @@ class Run:
         return bool(self.record["status"] == FINISHED)
 
     @property
+    def whole(self) -> bool:
+        """Whether the model's file is there, and is the one that training left (once finished)."""
+        file = self.path / MODEL
+        wanted = self.record.get("model_sha256")
+        return file.exists() and wanted in (None, sha256_file(file))
+
+    @property
     def store_path(self) -> Path:
         """Where its store was when it was trained."""
         return Path(self.record["store"]["path"])
@@ -93,6 +103,12 @@ class Run:
         if not (self.path / MODEL).exists():
             raise RunError(
                 f"the run {self.path} has no {MODEL} yet; repeat its xmodal-train command"
+            )
+        if not self.whole:
+            raise RunError(
+                f"{self.path / MODEL} was changed after training; repeat the run's xmodal-train "
+                "command, which restores it from the checkpoint",
+                kind="weights",
             )
         model = build_model(self.config)
         load_strictly(model, load_weights(self.path / MODEL), self.path)
@@ -116,10 +132,10 @@ class Plan:
 def plan_run(request: RunRequest) -> Plan:
     """Resolve and check a request against its store, allocating no model."""
     config = resolve(request.config)
-    model = build_model(config, "meta")
+    model = _buildable(config)
     store = Store.open(request.store)
     reads = fingerprints(store, model.reads())
-    init = None if request.init is None else open_run(request.init).signature
+    init = None if request.init is None else _finished_run(request.init).signature
     sign = signature(config, reads, init)
     arm = arm_name(config.pairs)
     total = parameter_inventory(model)[-1]
@@ -162,7 +178,7 @@ def train(request: RunRequest, score: Score, report: Report = lambda event: None
             raise RunError(
                 f"{folder} holds a run of another configuration; use --overwrite to replace it"
             )
-        if existing is not None and existing.finished:
+        if existing is not None and existing.finished and existing.whole:
             report({"event": "finished", "message": f"{folder} is trained already"})
             return existing
         sweep_temporaries(folder)
@@ -178,6 +194,9 @@ def train(request: RunRequest, score: Score, report: Report = lambda event: None
             failure = {"status": "failed", "failure": {"kind": error.kind, "message": str(error)}}
             write_json(folder / RUN_FILE, {**record, **failure})
             raise
+        # What was scored before the end belongs to another model than the run's.
+        shutil.rmtree(folder / EVALUATION, ignore_errors=True)
+        outcome["model_sha256"] = sha256_file(folder / MODEL)
         write_json(folder / RUN_FILE, {**record, **outcome, "status": FINISHED})
     return open_run(folder)
 
@@ -193,11 +212,15 @@ def open_run(path: Path) -> Run:
     try:
         record = read_json(path / RUN_FILE)
         config = from_plain(RunConfig, record["config"])
-        str(record["signature"]), record["status"], record["store"]["path"]
-    except FileNotFoundError:
+        str(record["signature"]), record["status"], Path(record["store"]["path"])
+        record["reads"]["store"]
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{path} is not a run: it has no {RUN_FILE}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}/{RUN_FILE} does not read ({error})") from None
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        raise RunError(
+            f"{path}/{RUN_FILE} does not read ({type(error).__name__}: {error}); put it back from a "
+            "copy, or train again with --overwrite"
+        ) from None
     return Run(path=path, config=config, record=record)
 
 
@@ -248,10 +271,12 @@ def load_strictly(model: RetrievalModel, weights: dict[str, Tensor], source: Pat
 
 def clear_run(folder: Path) -> None:
     """Delete a run's results, its lock left alone."""
-    for name in (RUN_FILE, METRICS, MODEL):
-        (folder / name).unlink(missing_ok=True)
-    for name in (CHECKPOINTS, "evaluation"):
+    # In this order: a kill in between leaves nothing that would be gone on with wrongly.
+    (folder / RUN_FILE).unlink(missing_ok=True)
+    for name in (CHECKPOINTS, EVALUATION):
         shutil.rmtree(folder / name, ignore_errors=True)
+    for name in (METRICS, MODEL):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _train(
@@ -274,6 +299,37 @@ def _train(
         initial_state=lambda: initial_model(config, request.init).state_dict(),
         compiled=request.compiled,
     )
+
+
+def _buildable(config: RunConfig) -> RetrievalModel:
+    """The model without memory; what torch cannot build is found here, before a run folder is made."""
+    try:
+        model = build_model(config, "meta")
+        build_optimizer(model, config.optimizer)
+        for update in (1, 2, config.budget.updates):
+            update_multiplier(config.schedule, update, config.budget.updates)
+    except (
+        ArithmeticError,
+        AssertionError,
+        IndexError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigError(f"no model can be made of this configuration: {reason}") from None
+    return model
+
+
+def _finished_run(path: Path) -> Run:
+    """A run to start from: its weights must not change any more."""
+    run = open_run(path)
+    if not run.finished:
+        raise RunError(
+            f"--init {path}: that run is not finished ({run.record['status']}); repeat its "
+            "xmodal-train command first"
+        )
+    return run
 
 
 def _record(

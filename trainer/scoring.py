@@ -27,7 +27,7 @@ from trainer.retrieval.baselines import BASELINES, embed_baseline
 from trainer.retrieval.evaluate import evaluate_embeddings
 from trainer.retrieval.gallery import Gallery
 from trainer.retrieval.protocols import PROTOCOLS
-from trainer.run import Run, residents
+from trainer.run import EVALUATION, Run, residents
 
 FloatArray = npt.NDArray[np.float32]
 FLOOR = "flux"  # the baseline that is printed beside every arm
@@ -87,8 +87,7 @@ def score_run(
     gallery = Gallery.from_store(store, split)
     if save_embeddings is not None:
         _save_embeddings(save_embeddings, audio, midi, store, resident.rows)
-    own = store.identity == run.record["reads"]["store"]
-    folder = run.path / "evaluation" / ("" if own else store.name)
+    folder = run.path / EVALUATION / ("" if reads_same(run, store) else store.name)
     records = []
     for protocol in protocols:
         record = evaluate_embeddings(
@@ -104,6 +103,19 @@ def score_run(
         write_json(folder / f"{protocol}-{split}.json", record)
         records.append(record)
     return records
+
+
+def reads_same(run: Run, store: Store) -> bool:
+    """Whether a store holds exactly what the run was trained on."""
+    wanted = run.record["reads"]
+    return bool(
+        store.identity == wanted["store"]
+        and all(
+            name in store.arrays and store.arrays[name].fingerprint == value
+            for name, value in wanted.items()
+            if name != "store"
+        )
+    )
 
 
 def score_baseline(
@@ -125,7 +137,8 @@ def score_baseline(
     records = []
     for protocol in protocols:
         file = folder / f"{protocol}-{split}.json"
-        if not file.exists():
+        record = _kept(file)
+        if record is None:
             audio, midi = features = features or embed_baseline(name, store, split, progress)
             record = evaluate_embeddings(
                 audio,
@@ -138,8 +151,18 @@ def score_baseline(
                 store=store.name,
             )
             write_json(file, record)
-        records.append(read_json(file))
+        records.append(record)
     return records
+
+
+def _kept(file: Path) -> dict[str, Any] | None:
+    """A record written before, or None where there is none or it does not read."""
+    try:
+        record = read_json(file)
+        _line("", record), record["seed"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(record)
 
 
 def floors(

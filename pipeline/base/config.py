@@ -88,6 +88,8 @@ def _build(kind: Any, data: Any, where: str) -> Any:
         return float(data)
     if kind is Any:
         return data
+    if origin is not None:
+        raise ConfigError(f"{where} = {data!r}: must be a {'list' if origin is tuple else 'table'}")
     if not isinstance(data, kind) or (isinstance(data, bool) and kind is not bool):
         raise ConfigError(f"{where} = {data!r}: must be {getattr(kind, '__name__', kind)}")
     return data

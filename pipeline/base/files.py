@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 import threading
 import time
@@ -74,8 +75,12 @@ def sha256_file(path: Path, block: int = 1 << 20) -> str:
 def sweep_temporaries(folder: Path) -> None:
     """Remove what a killed writer left behind (only ever called by the holder of the lock)."""
     for pattern in (".*.tmp", "*.partial"):  # ours, and zarr's
-        for leftover in folder.rglob(pattern):
-            leftover.unlink(missing_ok=True)
+        # Listed first: removing folders while they are walked would end the walk.
+        for leftover in list(folder.rglob(pattern)):
+            if leftover.is_dir() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 class FolderLock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from makers import Spec, build_quietly, corpus_of, make_corpus
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from pipeline.store import Store
 from trainer.cli import evaluate_app, train_app
@@ -175,6 +177,141 @@ def test_a_baseline_is_scored_without_a_run(store: Store, tmp_path: Path) -> Non
     assert all(s["run"] == "flux" for s in scores)
 
 
+def copy_of(trained: tuple[Path, dict[str, Any]], folder: Path) -> Path:
+    return Path(shutil.copytree(trained[0], folder / "my rün" / trained[0].name))
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def edit(path: Path, **change: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+
+
+def again(store: Store, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Repeat the training of the run ``folder``."""
+    pairs = ("--descriptor", "A4", "--mechanism", "reverse_xattn")
+    return program("xmodal-train", *pairs, "--store", store.path, "--out", folder.parent, *SMALL)
+
+
+def test_a_changed_model_is_refused_and_restored_by_repeating_the_training(
+    trained: tuple[Path, dict[str, Any]], store: Store, tmp_path: Path
+) -> None:
+    folder = copy_of(trained, tmp_path)
+    flip(folder / "model.safetensors")
+    done = program("xmodal-evaluate", folder)
+    assert done.returncode == 3
+    assert "model.safetensors was changed" in done.stderr
+    assert again(store, folder).returncode == 0
+    for name in ("model.safetensors", "metrics.jsonl"):
+        assert (folder / name).read_bytes() == (trained[0] / name).read_bytes()
+
+
+def test_what_a_kill_inside_a_save_left_behind_is_swept(
+    trained: tuple[Path, dict[str, Any]], store: Store, tmp_path: Path
+) -> None:
+    folder = copy_of(trained, tmp_path)
+    staged = folder / "checkpoints/.step-00000006.1.tmp"
+    staged.mkdir()
+    (staged / ".model.safetensors.1.tmp").touch()
+    edit(folder / "run.json", status="running")
+    stale = folder / "evaluation/strict-test.json"
+    stale.touch()
+    done = again(store, folder)
+    assert done.returncode == 0, done.stderr
+    assert not staged.exists()
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"config": {}}'])
+def test_a_run_record_that_does_not_read_is_one_line(
+    content: str, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = copy_of(trained, tmp_path)
+    (folder / "run.json").write_text(content)
+    done = program("xmodal-evaluate", folder)
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert "run.json" in done.stderr
+
+
+def test_a_store_built_again_or_moved_is_refused_unless_it_is_named(
+    trained: tuple[Path, dict[str, Any]], store: Store, tmp_path: Path
+) -> None:
+    folder = copy_of(trained, tmp_path)
+    reads = json.loads((folder / "run.json").read_text())["reads"]
+    edit(folder / "run.json", reads=reads | {"A4": "0" * 12})
+    done = program("xmodal-evaluate", folder)
+    assert done.returncode == 3
+    assert "is not the store" in done.stderr
+    assert program("xmodal-evaluate", folder, "--store", store.path).returncode == 0
+    assert (folder / "evaluation" / store.name / "strict-validation.json").exists()
+    edit(folder / "run.json", store={"path": "/nowhere", "name": "nowhere"})
+    done = program("xmodal-evaluate", folder)
+    assert done.returncode == 3
+    assert "--store DIR" in done.stderr
+
+
+def test_a_baseline_score_that_does_not_read_is_made_again(store: Store, tmp_path: Path) -> None:
+    arguments = ("--baseline", "flux", "--store", store.path, "--out", tmp_path, "--pool-size", 8)
+    scores = answer("xmodal-evaluate", *arguments)["scores"]
+    for file, content in zip(sorted(tmp_path.rglob("*.json")), ("{", "[]"), strict=True):
+        file.write_text(content)
+    found = answer("xmodal-evaluate", *arguments)["scores"]
+    assert [s["S"] for s in found] == [s["S"] for s in scores]
+
+
+def test_an_unfinished_run_is_flagged_and_not_started_from(
+    trained: tuple[Path, dict[str, Any]], store: Store, tmp_path: Path
+) -> None:
+    folder = copy_of(trained, tmp_path)
+    edit(folder / "run.json", status="interrupted")
+    assert "is not finished" in program("xmodal-evaluate", folder).stderr
+    given = ("--arm", "d0", "--init", folder, "--store", store.path, "--out", tmp_path, *SMALL)
+    done = program("xmodal-train", *given)
+    assert done.returncode == 3
+    assert "--init" in done.stderr
+
+
+def planned(store: Store, tmp_path: Path, text: str, *flags: object) -> Any:
+    """The dry run's configuration under a ``--config`` file."""
+    (tmp_path / "c.toml").write_text(text)
+    given = ("--config", tmp_path / "c.toml", "--store", store.path, "--dry-run")
+    return answer("xmodal-train", *given, *flags)["config"]
+
+
+def test_a_config_file_chooses_its_preset_and_flags_win(store: Store, tmp_path: Path) -> None:
+    text = 'preset = "paper"\nsize = "tiny"\nseed = 5\n'
+    paper = answer(
+        "xmodal-train", "--preset", "paper", "--size", "tiny", "--seed", 5, "--store", store.path,
+        "--dry-run",
+    )["config"]  # fmt: skip
+    assert planned(store, tmp_path, text) == paper
+    flagged = planned(store, tmp_path, text, "--seed", 7, "--preset", "sound")
+    assert (flagged["seed"], flagged["preset"], flagged["loss"]["name"]) == (7, "sound", "infonce")
+
+
+BAD_TOML = {
+    "seed = -1": "seed", 'preset = "x"': "preset", "pairs = 3": "pairs",
+    "divergence_factor = nan": "finite", "audio.transformer.heads = 0": "heads",
+    "audio.transformer.dropout = 2.0": "dropout", "evaluation.pool_size = 0": "pool_size",
+    "optimizer.betas = [0.9]": "unpack", "foo = 1": "foo",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD_TOML)
+def test_a_config_file_that_cannot_be_is_a_usage_error(
+    text: str, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "c.toml").write_text(text)
+    given = ("--config", tmp_path / "c.toml", "--store", store.path, "--size", "tiny", "--dry-run")
+    done = CliRunner().invoke(train_app, list(map(str, given)))
+    assert done.exit_code == 2, done.output
+    assert BAD_TOML[text] in done.output
+
+
 WRONG = {
     "unknown descriptor": (["--descriptor", "A5", "--mechanism", "concat"], 2, "A4"),
     "unknown mechanism": (["--descriptor", "A4", "--mechanism", "concta"], 2, "concat"),
@@ -186,6 +323,7 @@ WRONG = {
         ["--descriptor", "A4", "--mechanism", "concat"] * 2, 2, "slot",
     ),
     "no GPU": (["--device", "cuda"], 2, "GPU"),
+    "no such device": (["--device", "meta"], 2, "cpu or cuda"),
     "no such store": (["--store", "nowhere"], 3, "nowhere"),
     "pools too large": (["--pool-size", "5000"], 3, "pool-size"),
 }  # fmt: skip

@@ -170,6 +170,50 @@ def test_the_best_epoch_is_published_and_two_more_are_kept(store, tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == best.read_bytes()
 
 
+def test_after_a_fallback_the_best_of_that_time_is_still_there(store, tmp_path):
+    # Best at epochs 1 and 3; the last checkpoint is lost, and a signal comes before epoch 3 ends.
+    scores = iter([0.5, 0.1, 0.9])
+    train(store, tmp_path, small(), evaluate=lambda model: {"S": next(scores)})
+    (tmp_path / "checkpoints/step-00000012/model.safetensors").write_bytes(b"")
+
+    def stop(event):
+        if event["event"] == "step":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        train(store, tmp_path, small(), report=stop)
+    first = (tmp_path / "checkpoints/step-00000004/model.safetensors").read_bytes()
+    assert (tmp_path / "model.safetensors").read_bytes() == first
+
+
+def test_a_damaged_best_checkpoint_is_not_published(store, tmp_path):
+    scores = iter([0.9, 0.1, 0.1])
+    train(store, tmp_path, small(), evaluate=lambda model: {"S": next(scores)})
+    best = tmp_path / "checkpoints/step-00000004/model.safetensors"
+    content = bytearray(best.read_bytes())
+    content[-1] ^= 1
+    best.write_bytes(content)
+    with pytest.raises(RunError, match="step-00000004"):
+        train(store, tmp_path, small())
+
+
+def test_a_metrics_file_cut_short_is_reported(store, tmp_path):
+    train(store, tmp_path, small())
+    (tmp_path / "metrics.jsonl").unlink()
+    events = []
+    train(store, tmp_path, small(), report=events.append)
+    assert any("metrics.jsonl lacks" in e.get("message", "") for e in events)
+
+
+def test_a_full_disk_is_an_os_error_that_names_the_file(tmp_path, monkeypatch):
+    def full(*_):
+        raise RuntimeError("[enforce fail] PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(OSError, match=r"optimizer\.pt"):
+        checkpoint.save_checkpoint(tmp_path, 1, {"w": torch.zeros(2)}, {}, {})
+
+
 def test_nan_names_step_segments_and_arm(store, tmp_path):
     poisoned = type(store)()
     poisoned._arrays["mel"][:] = np.nan
