@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.base.errors import RunError
+from pipeline.base.errors import TrainingError
 from trainer.batch import Batch
 from trainer.model import RetrievalModel, parameter_inventory
 
@@ -24,17 +24,17 @@ def check_step(
 
     Raises
     ------
-    RunError
+    TrainingError
         (kind ``diverged``) naming arm, step and the batch's segments.
     """
     items = ", ".join(map(str, segments[:64]))
     where = f"arm {arm}, step {step}, segments {items}"
     for name in ("loss", "gradient_norm"):
         if not math.isfinite(values[name]):
-            raise RunError(f"{name} is {values[name]}: {where}", kind="diverged")
+            raise TrainingError(f"{name} is {values[name]}: {where}", kind="diverged")
     limit = factor * max(abs(first_loss), 1.0)
     if values["loss"] > limit:
-        raise RunError(
+        raise TrainingError(
             f"loss {values['loss']:.4g} is more than {factor:g} times the first one "
             f"({first_loss:.4g}): {where}; lower the learning rate",
             kind="diverged",
@@ -52,7 +52,7 @@ def check_drift(
 
     Raises
     ------
-    RunError
+    TrainingError
         (kind ``no-drift``) naming what stood still: relative change below 1e-6.
     """
     parts: dict[str, list[str]] = {}
@@ -70,7 +70,7 @@ def check_drift(
             moved += float((now[name].detach().cpu().double() - before).square().sum())
             size += float(before.square().sum())
         if math.sqrt(moved) < LEAST_DRIFT * max(math.sqrt(size), 1e-12):
-            raise RunError(
+            raise TrainingError(
                 f"{part} did not move in the first epoch: no gradient reaches it", kind="no-drift"
             )
 

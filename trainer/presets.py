@@ -38,7 +38,7 @@ SLOTS = 16
 # out channels, kernel, stride, padding (method §4.1; 40 samples a token)
 PAPER_CNN = [[512, 10, 5, 0], [512, 3, 2, 1], [512, 3, 2, 1], [1024, 3, 2, 1]]
 # The same shape, eight times narrower and at 512 samples a token, so that a CPU can run it.
-TINY_CNN = [[64, 16, 8, 4], [64, 8, 4, 2], [64, 8, 4, 2], [128, 8, 4, 2]]
+TINY_CNN = [[64, 16, 8, 4], [64, 8, 4, 2], [64, 8, 4, 2], [128, 8, 4, 4]]
 
 
 def preset_config(preset: Preset, size: Size, *, seed: int = 42) -> RunConfig:

@@ -100,7 +100,10 @@ def score_run(
             run=run.path.name,
             store=store.name,
         )
-        write_json(folder / f"{protocol}-{split}.json", record)
+        # Other pools than the run's own never take the place of its scores.
+        asked = {"seed": seed, "pool": pool_size}
+        suffix = "".join(f"-{k}{v}" for k, v in asked.items() if v is not None)
+        write_json(folder / f"{protocol}-{split}{suffix}.json", record)
         records.append(record)
     return records
 

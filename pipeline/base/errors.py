@@ -74,6 +74,12 @@ class RunError(XmodalError):
     kind = "run"
 
 
+class TrainingError(XmodalError):
+    """A training went wrong: it diverged, or something in it does not move."""
+
+    kind = "training"
+
+
 class MissingExtra(XmodalError):
     """An optional dependency is not installed."""
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from trainer_fakes import FakeStore, run_config
 
-from pipeline.base.errors import Interrupted, RunError
+from pipeline.base.errors import Interrupted, RunError, TrainingError
 from trainer import checkpoint
 from trainer import fit as fit_module
 from trainer.cache import ResidentStore
@@ -217,14 +217,14 @@ def test_a_full_disk_is_an_os_error_that_names_the_file(tmp_path, monkeypatch):
 def test_nan_names_step_segments_and_arm(store, tmp_path):
     poisoned = type(store)()
     poisoned._arrays["mel"][:] = np.nan
-    with pytest.raises(RunError, match=r"loss is nan: arm a4r, step 1, segments \d+") as caught:
+    with pytest.raises(TrainingError, match=r"loss is nan: arm a4r, step 1, segments \d+") as caught:
         train(poisoned, tmp_path, small())
     assert caught.value.kind == "diverged"
     assert not list(tmp_path.glob("checkpoints/step-*"))
 
 
 def test_divergence_stops_the_run(store, tmp_path):
-    with pytest.raises(RunError, match="times the first one"):
+    with pytest.raises(TrainingError, match="times the first one"):
         train(store, tmp_path, small(divergence_factor=0.1))
 
 
@@ -235,7 +235,7 @@ def test_a_part_that_stands_still_is_named(make_config):
     for name, parameter in model.named_parameters():
         if not name.startswith("mechanisms."):
             parameter.data += 1e-3
-    with pytest.raises(RunError, match=r"mechanisms.A4-concat did not move"):
+    with pytest.raises(TrainingError, match=r"mechanisms.A4-concat did not move"):
         check_drift(optimizer, model, start)
 
 
