@@ -2,7 +2,8 @@
 
 Nothing here imports torch. Every oddity of the reference is a declared value with two settings
 (`architecture.md` §6); `trainer.presets` fills them in, `trainer.arms` checks how they combine.
-Device and number of threads are not part of a run's configuration: they change its speed only.
+Device and number of threads are not part of a run's configuration: they change its speed, and the
+last bits of its sums (equal bits need equal threads); `run.json` records both.
 """
 
 from __future__ import annotations

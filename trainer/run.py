@@ -353,6 +353,8 @@ def _record(
         },
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
         "threads": torch.get_num_threads(),
+        "deterministic": request.deterministic,
+        "compiled": request.compiled,
         "attempts": 1 if existing is None else existing.record.get("attempts", 0) + 1,
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

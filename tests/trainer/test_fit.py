@@ -217,7 +217,9 @@ def test_a_full_disk_is_an_os_error_that_names_the_file(tmp_path, monkeypatch):
 def test_nan_names_step_segments_and_arm(store, tmp_path):
     poisoned = type(store)()
     poisoned._arrays["mel"][:] = np.nan
-    with pytest.raises(TrainingError, match=r"loss is nan: arm a4r, step 1, segments \d+") as caught:
+    with pytest.raises(
+        TrainingError, match=r"loss is nan: arm a4r, step 1, segments \d+"
+    ) as caught:
         train(poisoned, tmp_path, small())
     assert caught.value.kind == "diverged"
     assert not list(tmp_path.glob("checkpoints/step-*"))
