@@ -81,9 +81,10 @@ class Spectrum:
             raise MissingExtra("scipy", "features") from None
         work = self._workspace or Workspace()
         for t0 in range(0, N_FRAMES, FRAME_BLOCK):
-            _windowed_frames(self.samples, hann(), t0, work.frames)
-            spectrum = fft.rfft(work.frames, axis=1)
-            _magnitude(spectrum.view(np.float32), work.rows, t0, work.magnitude)
+            frames = work.frames[: N_FRAMES - t0]
+            _windowed_frames(self.samples, hann(), t0, frames)
+            spectrum = fft.rfft(frames, axis=1)
+            _magnitude(spectrum.view(np.float32), work.rows[: len(frames)], t0, work.magnitude)
         return work.magnitude
 
 
