@@ -142,7 +142,9 @@ def build(
                 for n, i in enumerate(inputs)
             ]
             _refuse_failures(corpus, inputs, config.max_failures)
-        shutil.rmtree(folder)
+            _clear(folder)
+        with contextlib.suppress(OSError):  # another builder may have come in since
+            folder.rmdir()
 
 
 def _extend(folder: Path, descriptors: list[Descriptor], job: _Job) -> tuple[Store, list[str]]:
@@ -321,6 +323,15 @@ def _refuse_foreign(folder: Path) -> None:
             f"{folder} exists and is not a store; move it away, or choose another --out",
             kind="not-a-store",
         )
+
+
+def _clear(folder: Path) -> None:
+    """Empty a folder whose lock we hold, but for the lock."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        elif not entry.name.startswith(".lock"):
+            entry.unlink()
 
 
 def _write_build_info(folder: Path, corpus: Corpus, job: _Job) -> None:

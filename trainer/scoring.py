@@ -133,8 +133,14 @@ def score_baseline(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Score a training-free baseline, or read what it scored before on the same store."""
-    BASELINES.get(name)
-    settings = {"store": store.identity, "baseline": name, "seed": seed, "pool_size": pool_size}
+    version = BASELINES.get(name).version
+    settings = {
+        "version": version,
+        "store": store.identity,
+        "baseline": name,
+        "seed": seed,
+        "pool_size": pool_size,
+    }
     folder = cache / f"{name}-{digest(settings)}"
     features: tuple[Any, Any] | None = None
     records = []

@@ -58,11 +58,13 @@ class Baseline(abc.ABC):
     Attributes
     ----------
     name, summary : for people and the command line
+    version : of the definition; scores that are kept belong to one version
     width : length of the vectors
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    version: ClassVar[int] = 1
     width: ClassVar[int]
 
     @abc.abstractmethod
