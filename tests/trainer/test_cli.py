@@ -197,6 +197,7 @@ def again(store: Store, folder: Path) -> subprocess.CompletedProcess[str]:
     return program("xmodal-train", *pairs, "--store", store.path, "--out", folder.parent, *SMALL)
 
 
+@pytest.mark.full
 def test_a_changed_model_is_refused_and_restored_by_repeating_the_training(
     trained: tuple[Path, dict[str, Any]], store: Store, tmp_path: Path
 ) -> None:
@@ -210,6 +211,7 @@ def test_a_changed_model_is_refused_and_restored_by_repeating_the_training(
         assert (folder / name).read_bytes() == (trained[0] / name).read_bytes()
 
 
+@pytest.mark.full
 def test_what_a_kill_inside_a_save_left_behind_is_swept(
     trained: tuple[Path, dict[str, Any]], store: Store, tmp_path: Path
 ) -> None:
@@ -237,6 +239,7 @@ def test_a_run_record_that_does_not_read_is_one_line(
     assert "run.json" in done.stderr
 
 
+@pytest.mark.full
 def test_a_store_built_again_or_moved_is_refused_unless_it_is_named(
     trained: tuple[Path, dict[str, Any]], store: Store, tmp_path: Path
 ) -> None:
@@ -263,6 +266,7 @@ def test_a_baseline_score_that_does_not_read_is_made_again(store: Store, tmp_pat
     assert [s["S"] for s in found] == [s["S"] for s in scores]
 
 
+@pytest.mark.full
 def test_an_unfinished_run_is_flagged_and_not_started_from(
     trained: tuple[Path, dict[str, Any]], store: Store, tmp_path: Path
 ) -> None:

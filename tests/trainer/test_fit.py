@@ -257,6 +257,7 @@ FRONT_ENDS = {
 }
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("preset", FRONT_ENDS)
 @pytest.mark.parametrize("arm", ["d0", "a4", "d4", "a4r", "d4r"])
 def test_every_mechanism_overfits_32_pairs(preset, arm, store):
