@@ -1,8 +1,8 @@
 """Numba kernels that cost nothing until they are called.
 
 Importing a module with kernels must not import Numba (``--help`` and the trainer do not need it):
-:func:`kernel` compiles at the first call and caches the machine code beside the source.
-``NUMBA_DISABLE_JIT=1`` runs the same functions as plain Python.
+:func:`kernel` compiles at the first call and caches the machine code beside the source. Kernels may
+call kernels of their own file. ``NUMBA_DISABLE_JIT=1`` runs the same functions as plain Python.
 """
 
 from __future__ import annotations
@@ -22,17 +22,38 @@ def kernel(function: F) -> F:
     Reassociation is allowed (sums and products may be vectorised), NaN and infinity keep their
     meaning; no threads: parallelism belongs to the scheduler.
     """
-    compiled: list[Callable[..., Any]] = []
+    return cast(F, _Kernel(function))
 
-    @functools.wraps(function)
-    def call(*args: Any) -> Any:
-        if not compiled:
-            try:
-                import numba
-            except ImportError:
-                raise MissingExtra("numba", "features") from None
-            flags = {"reassoc", "contract", "nsz"}
-            compiled.append(numba.njit(cache=True, fastmath=flags, nogil=True)(function))
-        return compiled[0](*args)
 
-    return cast(F, call)
+class _Kernel:
+    """A function, and its compiled form once there is one."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        functools.update_wrapper(self, function)
+
+    @functools.cached_property
+    def compiled(self) -> Any:
+        """The Numba dispatcher."""
+        numba = _numba()
+        flags = {"reassoc", "contract", "nsz"}
+        return numba.njit(cache=True, fastmath=flags, nogil=True)(self._function)
+
+    def __call__(self, *args: Any) -> Any:
+        return self.compiled(*args)
+
+
+@functools.cache
+def _numba() -> Any:
+    """Numba, told that a kernel named inside another one stands for its compiled form."""
+    try:
+        import numba
+    except ImportError:
+        raise MissingExtra("numba", "features") from None
+    from numba.extending import typeof_impl
+
+    @typeof_impl.register(_Kernel)
+    def typeof_kernel(value: _Kernel, context: Any) -> Any:
+        return numba.types.Dispatcher(value.compiled)
+
+    return numba

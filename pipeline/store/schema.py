@@ -34,6 +34,7 @@ BUILD_INFO = "build.json"
 ARRAYS = "arrays.zarr"
 TABLES = ("recordings", "segments", "notes", "failures")
 CHUNK_BYTES = 1 << 20
+PARTS = 32  # the finest cut of a small store, so that a few workers finish together
 
 RECORDINGS = pa.schema(
     [
@@ -188,8 +189,8 @@ def power_of_two(value: float, low: int, high: int) -> int:
 
 
 def audio_layout(n_samples: int, identity: str) -> ArrayInfo:
-    """The audio timeline: int16 samples in shards of 2–64 MiB, about 16 of them in a small store."""
-    shard = power_of_two(n_samples / 16, 1 << 20, 1 << 25)
+    """The audio timeline: int16 samples in shards of 2–64 MiB, 16 to 32 of them in a small store."""
+    shard = power_of_two(n_samples / PARTS, 1 << 20, 1 << 25)
     return ArrayInfo(
         name="audio",
         axis="sample",
@@ -207,7 +208,7 @@ def descriptor_layout(
 ) -> ArrayInfo:
     """Shape, chunks and shards of one descriptor's array.
 
-    Segment shards hold 256–8,192 segments, about 16 shards in a small store; wide arrays are cut
+    Segment shards hold 256–8,192 segments, 16 to 32 shards in a small store; wide arrays are cut
     finer, so that no file passes 128 MiB. The cut depends on the store alone, never on workers.
     """
     width = descriptor.width
@@ -221,10 +222,10 @@ def descriptor_layout(
     shape = shapes[descriptor.axis]
     row_bytes = 2 * max(1, width) * (N_FRAMES if descriptor.axis == "frame" else 1)
     if descriptor.axis == "note":
-        shard = power_of_two(n_notes / 16, 1 << 12, 1 << 21)
+        shard = power_of_two(n_notes / PARTS, 1 << 12, 1 << 21)
         chunk = power_of_two(CHUNK_BYTES / row_bytes, 1 << 10, shard)
     else:
-        shard = power_of_two(n_segments / 16, 256, 8192)
+        shard = power_of_two(n_segments / PARTS, 256, 8192)
         while shard * row_bytes > 128 << 20 and shard > 256:
             shard //= 2
         chunk = power_of_two(CHUNK_BYTES / row_bytes, 16, shard)
