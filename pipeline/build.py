@@ -40,7 +40,9 @@ from pipeline.store.schema import (
 )
 from pipeline.store.writer import JOURNAL, commit, create_array, withdraw, write_table
 
-TASKS_PER_WORKER = 4
+# Many tasks end together; few decode fewer recordings twice, where a task ends within one.
+INGEST_TASKS_PER_WORKER = 4
+DESCRIBE_TASKS_PER_WORKER = 8
 VERSIONS = ("xmodal", "numpy", "scipy", "numba", "soxr", "soundfile", "symusic", "zarr", "pyarrow")
 
 
@@ -211,7 +213,9 @@ def _build_new(
     create_array(folder, audio)
     job.clock.lap("plan")
     with job.workers() as executor:
-        tasks = ingest_tasks(folder, audio, plan.sources, TASKS_PER_WORKER * executor.workers)
+        tasks = ingest_tasks(
+            folder, audio, plan.sources, INGEST_TASKS_PER_WORKER * executor.workers
+        )
         failures = _run(executor, run_ingest, tasks, "ingest audio", job.console)
         job.clock.lap("ingest")
         if failures:
@@ -241,7 +245,7 @@ def _describe(folder: Path, infos: list[ArrayInfo], executor: Executor, console:
     (folder / JOURNAL).mkdir(exist_ok=True)
     for info in infos:
         create_array(folder, info)
-    tasks = describe_tasks(folder, infos, TASKS_PER_WORKER * executor.workers)
+    tasks = describe_tasks(folder, infos, DESCRIBE_TASKS_PER_WORKER * executor.workers)
     label = f"describe {', '.join(i.name for i in infos)}"
     _run(executor, run_describe, tasks, label, console)
 

@@ -20,14 +20,15 @@ import zarr
 
 from pipeline.base.errors import StoreError
 from pipeline.descriptors.contract import DESCRIPTORS, Descriptor, Notes
+from pipeline.half import round_to_half
 from pipeline.ingest import split_runs
 from pipeline.spectral import SEGMENT_SAMPLES, Spectrum, Workspace
 from pipeline.store.reader import read_note_rows
 from pipeline.store.schema import ARRAYS, ArrayInfo
-from pipeline.store.writer import ShardQueue, finished_shard, open_for_writing
+from pipeline.store.writer import ShardQueue, finished_shard
 
 # Segments whose audio is held at a time: bounds memory when recordings are long.
-BLOCK_SEGMENTS = 256
+BLOCK_SEGMENTS = 128
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +88,6 @@ class _ArrayWriter:
         self.queue, self.info = queue, info
         self.descriptor: Descriptor = DESCRIPTORS.get(info.name)
         self.wanted = set(open_shards(queue.folder, info, start, stop))
-        self.array = open_for_writing(queue.folder, info)
         self.shard = -1
         self.rows: npt.NDArray[np.float16] = np.empty(0, np.float16)
 
@@ -104,31 +104,32 @@ class _ArrayWriter:
             if shard != self.shard:
                 self.shard, self.rows = shard, np.empty((size, *self.info.shape[1:]), np.float16)
             part = values[: begin + size - row]
-            with np.errstate(over="ignore"):  # found below, as an error
-                self.rows[row - begin : row - begin + len(part)] = part
+            if not round_to_half(part, self.rows[row - begin : row - begin + len(part)]):
+                raise StoreError(
+                    f"{self.info.name} has values that are not finite in float16 in its rows {row} "
+                    f"to {row + len(part) - 1}: the descriptor is at fault",
+                    kind="not-finite",
+                )
             row, values = row + len(part), values[len(part) :]
             if row == begin + size and shard in self.wanted:
-                if not np.isfinite(self.rows).all():
-                    raise StoreError(
-                        f"{self.info.name} has values that are not finite in float16, between rows "
-                        f"{begin} and {row}: the descriptor is at fault",
-                        kind="not-finite",
-                    )
-                self.queue.write(self.info, shard, self.rows, self.array)
+                self.queue.write(self.info, shard, self.rows)
 
 
 def _walk_segments(folder: Path, task: DescribeTask, writers: list[_ArrayWriter]) -> None:
     table = _segment_columns(str(folder), folder.stat().st_ino)
     audio = zarr.open_array(folder / ARRAYS / "audio", mode="r")
-    work = Workspace()
+    work, scratch = Workspace(), _Scratch()
     needs_audio = any(w.descriptor.side == "audio" for w in writers)
     needs_notes = any(w.descriptor.side == "midi" for w in writers)
     for start in range(task.start, task.stop, BLOCK_SEGMENTS):
         stop = min(start + BLOCK_SEGMENTS, task.stop)
         if not any(w.wants(row) for w in writers for row in (start, stop - 1)):
             continue
-        samples_of = _block_audio(audio, table["audio_start"][start:stop]) if needs_audio else None
-        notes_of = _block_notes(folder, table, start, stop) if needs_notes else None
+        samples_of = notes_of = None
+        if needs_audio:
+            samples_of = _block_audio(audio, table["audio_start"][start:stop], scratch)
+        if needs_notes:
+            notes_of = _block_notes(folder, table, start, stop)
         for row in range(start, stop):
             inputs: dict[str, Any] = {}
             if samples_of is not None:
@@ -161,7 +162,7 @@ def _walk_notes(folder: Path, task: DescribeTask, writers: list[_ArrayWriter]) -
 
 
 def _block_audio(
-    audio: Any, starts: npt.NDArray[np.int64]
+    audio: Any, starts: npt.NDArray[np.int64], scratch: _Scratch
 ) -> Callable[[int], npt.NDArray[np.float32]]:
     """Read the timeline under consecutive segments once; returns segment → samples [96000]."""
     begin, end = int(starts[0]), int(starts[-1]) + SEGMENT_SAMPLES
@@ -169,9 +170,21 @@ def _block_audio(
         raw = np.asarray(audio[begin:end])
     except (ValueError, OSError, RuntimeError) as error:
         raise StoreError(f"the store's audio does not verify ({error}); build it again") from error
-    scaled = raw.astype(np.float32)
-    scaled /= np.float32(32768.0)
+    scaled = np.multiply(raw, np.float32(1 / 32768), out=scratch.floats(len(raw)))
     return lambda i: scaled[starts[i] - begin : starts[i] - begin + SEGMENT_SAMPLES]
+
+
+class _Scratch:
+    """Memory for one block's samples, used again: fresh megabytes cost more than filling them."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.float32)
+
+    def floats(self, count: int) -> npt.NDArray[np.float32]:
+        """The first ``count`` of as many float32 as were ever asked for."""
+        if count > len(self._memory):
+            self._memory = np.empty(count, np.float32)
+        return self._memory[:count]
 
 
 def _block_notes(

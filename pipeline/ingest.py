@@ -18,7 +18,7 @@ from pipeline.audio import Int16Array, decode
 from pipeline.base.errors import AudioError
 from pipeline.plan import Failure, Source
 from pipeline.store.schema import ArrayInfo
-from pipeline.store.writer import ShardQueue, finished_shard, open_for_writing
+from pipeline.store.writer import ShardQueue, finished_shard
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,14 +51,11 @@ def ingest_tasks(
 
 
 def split_runs(shards: list[int], groups: int) -> list[list[int]]:
-    """Cut a sorted list of shards into runs of neighbours, at most about len / groups long."""
-    longest = max(1, -(-len(shards) // max(1, groups)))
+    """Cut a sorted list of shards into about ``groups`` runs of neighbours, as even as can be."""
     runs: list[list[int]] = []
-    for shard in shards:
-        if runs and runs[-1][-1] == shard - 1 and len(runs[-1]) < longest:
-            runs[-1].append(shard)
-        else:
-            runs.append([shard])
+    for part in np.array_split(np.asarray(shards, np.int64), max(1, min(groups, len(shards)))):
+        gaps = np.flatnonzero(np.diff(part) > 1) + 1
+        runs += [run.tolist() for run in np.split(part, gaps) if len(run)]
     return runs
 
 
@@ -111,7 +108,6 @@ class _ShardWriter:
 
     def __init__(self, queue: ShardQueue, info: ArrayInfo, first: int) -> None:
         self.queue, self.info, self.shard = queue, info, first
-        self.array = open_for_writing(queue.folder, info)
         self._start_shard()
 
     def _start_shard(self) -> None:
@@ -126,6 +122,6 @@ class _ShardWriter:
             self.filled += len(part)
             block = block[len(part) :]
             if self.filled == len(self.buffer):
-                self.queue.write(self.info, self.shard, self.buffer, self.array)
+                self.queue.write(self.info, self.shard, self.buffer)
                 self.shard += 1
                 self._start_shard()

@@ -22,7 +22,6 @@ rows of a pass would share one set of the first-level cache.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +74,7 @@ def magnitudes(samples: FloatArray, out: FloatArray, buffers: Buffers) -> None:
 def hann() -> FloatArray:
     """Periodic Hann window, float32 [2048]."""
     phase = 2.0 * np.pi * np.arange(N_FFT) / N_FFT
-    window: FloatArray = (0.5 - 0.5 * np.cos(phase))
+    window: FloatArray = 0.5 - 0.5 * np.cos(phase)
     window.flags.writeable = False
     return window
 
@@ -85,7 +84,7 @@ def _tables() -> tuple[FloatArray, FloatArray, FloatArray]:
     """Window [2048]; exp(-2πi k/1024) [2, 1024]; exp(-2πi k/2048) / 2 [2, 1024]."""
     angle = -2.0 * np.pi * np.arange(N_FFT // 2) / (N_FFT // 2)
     twiddles = np.stack([np.cos(angle), np.sin(angle)])
-    unpacking = (np.stack([np.cos(angle / 2), np.sin(angle / 2)]) / 2)
+    unpacking = np.stack([np.cos(angle / 2), np.sin(angle / 2)]) / 2
     return hann(), twiddles, unpacking
 
 

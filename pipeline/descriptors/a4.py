@@ -71,30 +71,31 @@ class A4(AudioDescriptor):
 
 
 def band_levels(spectrum: Spectrum, edges: tuple[int, ...] = BAND_EDGES) -> npt.NDArray[np.float64]:
-    """Mean of ``ln(1 + M)`` in every band: float64 [188, len(edges) - 1]."""
+    """Mean of ``ln(1 + M)`` in every band: float64 [len(edges) - 1, 188]."""
     starts, bands, sizes = _product_plan(edges)
     products = np.empty((len(starts) - 1, N_FRAMES), np.float64)
     _products(spectrum.magnitude, starts, products)
-    logs = np.add.reduceat(np.log(products, out=products), bands, axis=0)
-    return np.ascontiguousarray((logs / sizes[:, None]).T)
+    levels = np.empty((len(sizes), N_FRAMES), np.float64)
+    _sum_runs(np.log(products, out=products), bands, sizes, levels)
+    return levels
 
 
 def octave_dynamics(levels: npt.NDArray[np.float64], std_floor: float = 1e-8) -> FloatArray:
-    """Difference in time, then z-score per band: float64 [T, K] -> float32 [T, K]."""
-    change = np.diff(levels, axis=0, prepend=levels[:1])
-    change -= change.mean(axis=0)
-    change /= np.maximum(change.std(axis=0, ddof=1), std_floor)
-    return change.astype(np.float32)
+    """Difference in time, then z-score per band: float64 [K, T] -> float32 [T, K]."""
+    out = np.empty(levels.shape[::-1], np.float32)
+    _standard_changes(levels, std_floor, out)
+    return out
 
 
 @cache
 def _product_plan(edges: tuple[int, ...]) -> tuple[Any, Any, Any]:
-    """Edges of runs of at most 64 bins, the first run of every band, the bands' sizes."""
+    """Edges of runs of at most 64 bins, edges of the bands' runs, the bands' sizes in bins."""
     starts: list[int] = []
     bands: list[int] = []
     for lo, hi in itertools.pairwise(edges):
         bands.append(len(starts))
         starts.extend(range(lo, hi, 64))
+    bands.append(len(starts))
     starts.append(edges[-1])
     return np.array(starts, np.int64), np.array(bands, np.int64), np.diff(edges)
 
@@ -108,3 +109,33 @@ def _products(magnitude, edges, out):  # type: ignore[no-untyped-def]
         for k in range(edges[r], edges[r + 1]):
             for t in range(out.shape[1]):
                 out[r, t] *= 1.0 + np.float64(magnitude[k, t])
+
+
+@kernel
+def _sum_runs(logs, bands, sizes, out):  # type: ignore[no-untyped-def]
+    """out[k, t] = sum of band k's runs of ``logs`` [r, t], by its number of bins."""
+    for k in range(out.shape[0]):
+        for t in range(out.shape[1]):
+            out[k, t] = logs[bands[k], t]
+        for r in range(bands[k] + 1, bands[k + 1]):
+            for t in range(out.shape[1]):
+                out[k, t] += logs[r, t]
+        for t in range(out.shape[1]):
+            out[k, t] /= sizes[k]
+
+
+@kernel
+def _standard_changes(levels, std_floor, out):  # type: ignore[no-untyped-def]
+    """out[t, k] = (d - mean d) / max(std d, floor) of d = levels[k, t] - levels[k, t-1]."""
+    n_bands, n_frames = levels.shape
+    for k in range(n_bands):
+        # The mean of the differences telescopes; so it is 0 exactly where a band comes back.
+        mean = (levels[k, n_frames - 1] - levels[k, 0]) / n_frames
+        squares = mean * mean  # of the first frame, whose difference is 0
+        for t in range(1, n_frames):
+            change = levels[k, t] - levels[k, t - 1] - mean
+            squares += change * change
+        scale = 1.0 / max(np.sqrt(squares / (n_frames - 1)), std_floor)
+        out[0, k] = -mean * scale
+        for t in range(1, n_frames):
+            out[t, k] = (levels[k, t] - levels[k, t - 1] - mean) * scale

@@ -7,7 +7,7 @@ has that hash is never written again. The commit record comes last.
 
 from __future__ import annotations
 
-import os
+import dataclasses
 import shutil
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,9 +23,9 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
 
 from pipeline.base.config import to_plain
-from pipeline.base.errors import StoreError
-from pipeline.base.files import atomic_write, fsync_dir, read_json, sha256_file, write_json
+from pipeline.base.files import atomic_write, read_json, sha256_file, write_json
 from pipeline.store.schema import ARRAYS, RECORD, SCHEMA, SCHEMAS, ArrayInfo, seal
+from pipeline.store.sharding import fill_value, write_shard_file
 
 JOURNAL = ".build"
 NOTE_ROW_GROUP = 1 << 17
@@ -69,43 +69,21 @@ def create_array(folder: Path, info: ArrayInfo) -> None:
         serializer=BytesCodec(),
         compressors=(Crc32cCodec(),),
         filters=(),
-        # Zarr leaves out inner chunks that hold nothing but the fill value, whatever it is told, and
-        # a shard of such chunks. So the fill is what no data are: silence must be a file.
-        fill_value=-32768 if info.dtype == "int16" else float("nan"),
+        fill_value=fill_value(info),
         attributes={"fingerprint": info.fingerprint},
         config={"write_empty_chunks": True},
     )
     write_json(stamp, to_plain(info))
 
 
-def open_for_writing(folder: Path, info: ArrayInfo) -> Any:
-    """The Zarr array of ``info``, writable."""
-    return zarr.open_array(
-        folder / ARRAYS / info.name, mode="r+", config={"write_empty_chunks": True}
-    )
-
-
-def write_shard(
-    folder: Path, info: ArrayInfo, shard: int, rows: npt.NDArray[Any], array: Any = None
-) -> None:
+def write_shard(folder: Path, info: ArrayInfo, shard: int, rows: npt.NDArray[Any]) -> None:
     """Write one whole shard, make it durable, and note it in the journal."""
     start = shard * info.shard_rows
     stop = min(start + info.shard_rows, info.shape[0])
     if rows.shape != (stop - start, *info.shape[1:]) or rows.dtype != np.dtype(info.dtype):
         raise ValueError(f"shard {shard} of {info.name}: got {rows.dtype} {rows.shape}")
-    array = open_for_writing(folder, info) if array is None else array
-    file = folder / info.shard_path(shard)
-    file.unlink(missing_ok=True)  # zarr reads what is there before it writes an edge shard
-    array[start:stop] = rows
-    if not file.exists():
-        raise StoreError(f"{info.name}, rows {start}-{stop}: nothing but {rows.flat[0]}")
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    fsync_dir(file.parent)
-    write_json(journal_path(folder, info, shard), file_entry(file))
+    entry = write_shard_file(folder / info.shard_path(shard), info, rows)
+    write_json(journal_path(folder, info, shard), dataclasses.asdict(entry))
 
 
 class ShardQueue:
@@ -130,10 +108,10 @@ class ShardQueue:
         finally:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def write(self, info: ArrayInfo, shard: int, rows: npt.NDArray[Any], array: Any) -> None:
+    def write(self, info: ArrayInfo, shard: int, rows: npt.NDArray[Any]) -> None:
         """Hand over ``rows``, which must not be changed any more; see :func:`write_shard`."""
         self._settle(max(0, QUEUED_BYTES - rows.nbytes))
-        future = self._pool.submit(write_shard, self.folder, info, shard, rows, array)
+        future = self._pool.submit(write_shard, self.folder, info, shard, rows)
         self._under_way.append((rows.nbytes, future))
 
     def _settle(self, allowed: int) -> None:
