@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, default=2.0)
     parser.add_argument("--demo", type=Path, default=Path("data/corpora/demo"))
-    shared_memory = Path("/dev/shm")  # noqa: S108
+    shared_memory = Path("/dev/shm")
     parser.add_argument(
         "--scratch",
         type=Path,

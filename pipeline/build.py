@@ -41,7 +41,7 @@ from pipeline.store.schema import (
 from pipeline.store.writer import JOURNAL, commit, create_array, withdraw, write_table
 
 # Many tasks end together; few decode fewer recordings twice, where a task ends within one.
-INGEST_TASKS_PER_WORKER = 4
+INGEST_TASKS_PER_WORKER = 3
 DESCRIBE_TASKS_PER_WORKER = 8
 VERSIONS = ("xmodal", "numpy", "scipy", "numba", "soxr", "soundfile", "symusic", "zarr", "pyarrow")
 

@@ -84,8 +84,11 @@ def open_executor(workers: int, address: str = "local") -> Iterator[Executor]:
             # Workers write megabytes and hold little: no spilling, and room to breathe on one host.
             "distributed.worker.memory.target": False,
             "distributed.worker.memory.spill": False,
-            # Its sampling of every worker's stack, 100 times a second, is of no use to anyone here.
+            # Sampling every worker's stack 100 times a second, and waking everybody 50 times a
+            # second to see whether they still wake, is of no use to anyone here.
             "distributed.worker.profile.enabled": False,
+            "distributed.admin.tick.interval": "1s",
+            "distributed.admin.system-monitor.interval": "10s",
             "distributed.admin.large-graph-warning-threshold": "1GB",
             # Dask makes workers give every freed page back at once; for kernels that use the same
             # few megabytes again and again, that costs more than the kernels.
