@@ -20,6 +20,7 @@ from pipeline.base.errors import AudioError, MissingExtra
 from pipeline.base.jit import kernel
 from pipeline.spectral import SAMPLE_RATE
 
+VERSION = 1  # counts up when decoded samples change: part of a store's identity
 BLOCK_S = 20
 MIN_RATE, MAX_RATE = 8_000, 384_000
 MAX_CHANNELS = 64

@@ -228,7 +228,17 @@ def _build_new(
         "identity": plan.identity,
         "status": "partial" if plan.failures else "complete",
         "segmentation": to_plain(plan.segmentation),
-        "config": {"checksum": job.config.checksum, "descriptors": [d.name for d in descriptors]},
+        "licence": corpus.licence,
+        "config": {
+            "checksum": job.config.checksum,
+            "descriptors": [d.name for d in descriptors],
+            "max_failures": job.config.max_failures,
+        },
+        "inputs": {
+            r.key: {k: i.fingerprint[k] for k in ("audio", "midi")}
+            for r, i in zip(corpus.recordings, inputs, strict=True)
+            if i.fingerprint
+        },
         "recordings": len(corpus.recordings),
         "segments": plan.n_segments,
         "notes": plan.n_notes,

@@ -28,6 +28,7 @@ MAX_BYTES = 64 << 20
 MAX_NOTES = 1_000_000
 MAX_SECONDS = 24 * 3600
 DEFAULT_MICROSECONDS_PER_QUARTER = 500_000
+VERSION = 1  # counts up when parsed notes change: part of a store's identity
 PROBLEMS = (
     "",
     "a track ends inside an event",

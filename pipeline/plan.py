@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from pipeline import audio, midi, segments
 from pipeline.audio import PAD_LIMIT_SAMPLES, AudioHeader, decode, probe
 from pipeline.base.config import digest, to_plain
 from pipeline.base.errors import AudioError, CorpusError, MidiError
@@ -135,6 +136,7 @@ def identity_of(
         {
             "schema": SCHEMA,
             "sample_rate": SAMPLE_RATE,
+            "versions": {"audio": audio.VERSION, "midi": midi.VERSION, "notes": segments.VERSION},
             "segmentation": to_plain(segmentation),
             "recordings": to_plain(recordings),
             "inputs": [i.fingerprint for i in inputs],
@@ -148,7 +150,7 @@ def make_plan(
     corpus: str, recordings: list[Recording], inputs: list[Input], root: Path, seg: Segmentation
 ) -> Plan:
     """Lay out all tables and offsets."""
-    sources, notes, segments, rows = [], [], [], []
+    sources, notes, cuts, rows = [], [], [], []
     n_samples = n_segments = n_notes = 0
     for recording, found in zip(recordings, inputs, strict=True):
         count = 0 if found.failure else seg.count(recording.duration_s)
@@ -159,7 +161,7 @@ def make_plan(
         per_segment = np.bincount(cut["segment"].astype(np.int64), minlength=count)
         starts = np.arange(count) * seg.hop_s
         ends = (starts + seg.segment_s) * SAMPLE_RATE
-        segments.append(
+        cuts.append(
             {
                 "segment": (n_segments + np.arange(count)).astype(np.int32),
                 "recording": np.full(count, recording.recording, np.int32),
@@ -189,7 +191,7 @@ def make_plan(
     failures = [i.failure for i in inputs if i.failure]
     tables = {
         "recordings": pa.Table.from_pylist(rows, schema=RECORDINGS),
-        "segments": _concat(segments, SEGMENTS),
+        "segments": _concat(cuts, SEGMENTS),
         "notes": _concat(notes, NOTES),
         "failures": pa.Table.from_pylist([to_plain(f) for f in failures], schema=FAILURES),
     }
@@ -207,24 +209,24 @@ def make_plan(
 def _read_input(
     recording: Recording, root: Path, checksum: Checksum, suspect: bool, seg: Segmentation
 ) -> Input:
-    audio, midi = root / recording.audio_path, root / recording.midi_path
+    audio_path, midi_path = root / recording.audio_path, root / recording.midi_path
     header: AudioHeader | None = None
     performance: Performance | None = None
     fingerprint: dict[str, Any] = {}
     failure = None
     try:
-        header = probe(audio)
-        _check_duration(recording, header, audio, seg)
-        performance = read_performance(midi)
+        header = probe(audio_path)
+        _check_duration(recording, header, audio_path, seg)
+        performance = read_performance(midi_path)
         count = seg.count(recording.duration_s)
         if (rows := count_rows(performance, count, seg)) > MAX_NOTE_ROWS:
             raise MidiError(
-                f"{midi}: its notes are so long that they make {rows} rows, more than "
+                f"{midi_path}: its notes are so long that they make {rows} rows, more than "
                 f"{MAX_NOTE_ROWS}",
                 kind="too-large",
             )
         if suspect:
-            for _ in decode(audio, seg.timeline_samples(count)):
+            for _ in decode(audio_path, seg.timeline_samples(count)):
                 pass
     except CorpusError as error:
         stage = {AudioError: "audio", MidiError: "midi"}.get(type(error), "table")
@@ -233,9 +235,9 @@ def _read_input(
         )
     if failure is None and header is not None:
         fingerprint = {
-            "audio": audio_fingerprint(audio, checksum),
-            "audio_bytes": audio.stat().st_size,
-            "midi": hashlib.sha256(midi.read_bytes()).hexdigest(),
+            "audio": audio_fingerprint(audio_path, checksum),
+            "audio_bytes": audio_path.stat().st_size,
+            "midi": hashlib.sha256(midi_path.read_bytes()).hexdigest(),
         }
     return Input(header=header, performance=performance, fingerprint=fingerprint, failure=failure)
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pipeline.midi import Performance
 from pipeline.store.schema import Segmentation
 
+VERSION = 1  # counts up when note rows change: part of a store's identity
 BUCKETS = 32
 SHORTEST_S, LONGEST_S = 0.05, 4.0
 

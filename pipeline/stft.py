@@ -2,8 +2,9 @@
 
 A library transforms frame by frame: frames are cut and windowed, transformed, and the magnitudes
 turned round so that a bin's row runs along time. Here 16 consecutive frames are the lanes of the
-vector unit from the first load to the last store, so that nothing is ever turned round but the
-samples themselves, once, before frames overlap.
+vector unit from the first load to the last store, and nothing is turned round but the samples
+themselves, once, before frames overlap. That pays for float64 throughout (only the magnitude is
+rounded), so that A4 of the steadiest tone is exact to 2e-6, where float32 transforms miss by 4e-4.
 
 1. *Hops.* The hop is a quarter of the window, so with ``H[r, j] = padded[512 j + r]`` sample
    ``512 q + r`` of frame t is ``H[r, t + q]``: neighbouring frames are neighbouring numbers.
@@ -14,9 +15,9 @@ samples themselves, once, before frames overlap.
 4. *Unpack.* With ``E = (Z[k] + Z*[1024-k]) / 2`` and ``O = (Z[k] - Z*[1024-k]) / 2i``,
    ``X[k] = E + w^k O`` and ``X*[1024-k] = E - w^k O``, ``w = exp(-2πi / 2048)``.
 
-Buffers are flat, offsets unsigned and rows of constants: only so does LLVM see that the rows of a
-pass do not overlap, and vectorises it. Between quarters lie 16 unused numbers; without them all
-rows of a pass would share one set of the first-level cache.
+Buffers are flat, offsets unsigned and distances between rows constants: only so does LLVM see that
+the rows of a pass do not overlap, and vectorises it. Between quarters lie 16 unused numbers; without
+them all rows of a pass would share one set of the first-level cache.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ import numpy.typing as npt
 from pipeline.base.jit import kernel
 
 FloatArray = npt.NDArray[np.float32]
+DoubleArray = npt.NDArray[np.float64]
 
+VERSION = 1  # counts up when a magnitude changes: part of every audio descriptor's fingerprint
 N_FFT = 2048
 HOP_LENGTH = 512
-LANES = 16
+LANES = 16  # frames transformed at a time
 
 _U = np.uint64
 _0, _1, _2, _4 = (_U(i) for i in (0, 1, 2, 4))
@@ -45,7 +48,6 @@ _Q2, _Q3 = _Q1 * _2, _Q1 * _U(3)
 _I0 = _Q1 * _4  # … and those of the imaginary parts
 _I1, _I2, _I3 = _I0 + _Q1, _I0 + _Q2, _I0 + _Q3
 BUFFER = int(_I0) * 2
-_f_half = 0.5
 
 
 class Buffers:
@@ -71,21 +73,13 @@ def magnitudes(samples: FloatArray, out: FloatArray, buffers: Buffers) -> None:
 
 
 @cache
-def hann() -> FloatArray:
-    """Periodic Hann window, float32 [2048]."""
-    phase = 2.0 * np.pi * np.arange(N_FFT) / N_FFT
-    window: FloatArray = 0.5 - 0.5 * np.cos(phase)
-    window.flags.writeable = False
-    return window
-
-
-@cache
-def _tables() -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Window [2048]; exp(-2πi k/1024) [2, 1024]; exp(-2πi k/2048) / 2 [2, 1024]."""
+def _tables() -> tuple[DoubleArray, DoubleArray, DoubleArray]:
+    """Periodic Hann window [2048]; exp(-2πi k/1024) [2, 1024]; exp(-2πi k/2048) / 2 [2, 1024]."""
+    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(N_FFT) / N_FFT)
     angle = -2.0 * np.pi * np.arange(N_FFT // 2) / (N_FFT // 2)
     twiddles = np.stack([np.cos(angle), np.sin(angle)])
     unpacking = np.stack([np.cos(angle / 2), np.sin(angle / 2)]) / 2
-    return hann(), twiddles, unpacking
+    return window, twiddles, unpacking
 
 
 @kernel
@@ -183,7 +177,7 @@ def _unpack(z, unpacking, t0, out):  # type: ignore[no-untyped-def]
         for lane in range(_LANES):
             zr, zi = z[a + lane], z[a + _I0 + lane]
             mr, mi = z[b + lane], z[b + _I0 + lane]
-            er, ei = _f_half * (zr + mr), _f_half * (zi - mi)
+            er, ei = 0.5 * (zr + mr), 0.5 * (zi - mi)
             dr, di = zi + mi, mr - zr
             pr, pi = wr * dr - wi * di, wr * di + wi * dr
             xr, xi, yr, yi = er + pr, ei + pi, er - pr, ei - pi

@@ -10,6 +10,8 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from pipeline.spectral import FRAME_S
+
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Batch:
@@ -76,3 +78,9 @@ def grid_times(n_tokens: int, like: Tensor, seconds: float = 4.0) -> Tensor:
     """Centres of ``n_tokens`` equal parts of the segment: float32 [1, T] on ``like``'s device."""
     index_T = torch.arange(n_tokens, device=like.device, dtype=torch.float32)
     return ((index_T + 0.5) * (seconds / n_tokens))[None]
+
+
+def frame_times(n_tokens: int, like: Tensor, stride: int = 1) -> Tensor:
+    """Centres of every ``stride``-th STFT frame: float32 [1, T]; frame t is centred on t x 21.3 ms."""
+    index_T = torch.arange(n_tokens, device=like.device, dtype=torch.float32)
+    return (index_T * (stride * FRAME_S))[None]

@@ -111,7 +111,7 @@ def train_and_score(request: RunRequest, console: Console) -> None:
     store = Store.open(request.store)
     evaluation = request.config.evaluation
     plan = plan_run(request)
-    score = scoring.selection_score(store, evaluation.pool_size)
+    score = scoring.selection_score(store, plan.config)
     console.say(
         f"run: {plan.folder} ({plan.trainable:,} trainable parameters, "
         f"{plan.config.budget.updates} updates)"

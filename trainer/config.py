@@ -180,7 +180,8 @@ class EvaluationConfig:
     ``every`` counts epochs from ``first``; the last epoch is always scored. ``batch_size`` is that of
     embedding: where ``key_padding`` is missing, a note's batch mates matter. ``pool_seed``:
     ``training`` (the reference: each training seed draws its own queries, method §9.17) or ``fixed``.
-    ``pool_size``: candidates per query, the positive included.
+    ``pool_size``: candidates per query, the positive included. ``selection``: the protocol whose S on
+    the validation split chooses the best step.
     """
 
     every: int
@@ -188,6 +189,7 @@ class EvaluationConfig:
     batch_size: int
     pool_seed: Literal["training", "fixed"]
     pool_size: int = 256
+    selection: str = "strict"
 
     def due(self, epoch: int, epochs: int) -> bool:
         """Whether epoch ``epoch`` (1-based) of ``epochs`` ends with an evaluation."""

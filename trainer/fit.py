@@ -53,6 +53,7 @@ class Progress:
 
     step: int = 0
     best_S: float | None = None
+    best_MRR: float = -1.0
     best_step: int | None = None
     first_loss: float | None = None
     metrics_bytes: int = 0
@@ -90,7 +91,7 @@ def fit(
     folder : the run's; gets ``checkpoints/``, ``metrics.jsonl`` and ``model.safetensors`` of the best
     arm : for messages
     evaluate : called with the model when an evaluation is due; must return ``S``, by which the best
-        is chosen (validation, protocol ``strict``)
+        is chosen, and may return ``MRR``, which decides between steps of equal S
     report : called with a dict that has ``event``: ``resumed``, ``step``, ``evaluation``, ``epoch``,
         ``checkpoint`` or ``warning``
     initial_state : the model's state before step 1, for the drift check
@@ -222,10 +223,11 @@ class _Loop:
         if config.evaluation.due(epoch, config.budget.epochs):
             scores = self.evaluate(self.model)
             # Only what a repeated run would compute again: no times.
-            kept = {k: scores[k] for k in ("S", "a2m", "m2a") if k in scores}
+            kept = {k: scores[k] for k in ("S", "MRR", "a2m", "m2a") if k in scores}
             self.log.write({"step": progress.step, "epoch": epoch, "validation": kept})
-            if progress.best_S is None or scores["S"] > progress.best_S:
-                progress.best_S, progress.best_step = float(scores["S"]), progress.step
+            score = float(scores["S"]), float(scores.get("MRR", 0.0))
+            if progress.best_S is None or score > (progress.best_S, progress.best_MRR):
+                (progress.best_S, progress.best_MRR), progress.best_step = score, progress.step
             event = {"event": "evaluation", "step": progress.step, "epoch": epoch}
             self.report({**event, "best_S": progress.best_S, **scores})
         self._save()

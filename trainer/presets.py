@@ -79,7 +79,11 @@ def _paper(
         freeze="run-d",
         budget=budget,
         evaluation=EvaluationConfig(
-            every=1, first=first_evaluation, batch_size=16, pool_seed="training"
+            every=1,
+            first=first_evaluation,
+            batch_size=16,
+            pool_seed="training",
+            selection="paper",
         ),
         segments="all",
         precision="fp32",

@@ -21,6 +21,7 @@ from pipeline.base.errors import MissingExtra
 from pipeline.base.files import atomic_write, read_json, write_json
 from pipeline.store.reader import Store
 from trainer.cache import ResidentStore
+from trainer.config import RunConfig
 from trainer.devices import pick_device
 from trainer.embed import embed_split
 from trainer.retrieval.baselines import BASELINES, embed_baseline
@@ -31,27 +32,30 @@ from trainer.run import EVALUATION, Run, residents
 
 FloatArray = npt.NDArray[np.float32]
 FLOOR = "flux"  # the baseline that is printed beside every arm
-SELECTION = ("strict", "validation")
 
 
 def selection_score(
-    store: Store, pool_size: int
+    store: Store, config: RunConfig
 ) -> Callable[[FloatArray, FloatArray, ResidentStore], Mapping[str, Any]]:
-    """What training selects by: protocol ``strict`` on the validation split.
+    """What training selects by: the configured protocol on the validation split.
+
+    The record gets a further ``MRR``, the mean of both directions: it tells steps of equal S apart.
 
     Raises
     ------
     RetrievalError
         now, not after the first epoch, when the split is too small for such pools.
     """
-    protocol, split = SELECTION
-    gallery = Gallery.from_store(store, split)
-    pools = PROTOCOLS.get(protocol).pools(gallery, None, pool_size)
+    protocol = config.evaluation.selection
+    gallery = Gallery.from_store(store, "validation")
+    seed = _pool_seed(protocol, None, config.pool_seed)
+    pools = PROTOCOLS.get(protocol).pools(gallery, seed, config.evaluation.pool_size)
 
     def score(audio: FloatArray, midi: FloatArray, resident: ResidentStore) -> Mapping[str, Any]:
-        return evaluate_embeddings(
+        record = evaluate_embeddings(
             audio, midi, gallery, protocol, pools=pools, full=False, store=store.name
         )
+        return {**record, "MRR": (record["a2m"]["MRR"] + record["m2a"]["MRR"]) / 2}
 
     return score
 

@@ -58,6 +58,7 @@ from pipeline.corpora.scores import read_excerpt, score_file
 from pipeline.corpora.soundfont import soundfont_path
 
 VERSION = 1
+DEMO_LICENCE = "compositions: public domain; encodings: music21, corpus/license.txt"
 CSV_NAME, RECORD_NAME = "demo.csv", "demo.json"
 COLUMNS = (
     "canonical_composer", "canonical_title", "split", "year",

@@ -23,6 +23,7 @@ class Corpus:
     name : what its stores are called
     table : the metadata file
     root : the folder its paths are relative to
+    licence : of the recordings, as far as it is known
     frontends : whether front-end arrays (mel) are built unless asked otherwise; at MAESTRO's size
         they would be 40 % of the store
     """
@@ -31,6 +32,7 @@ class Corpus:
     table: Path
     root: Path
     recordings: list[Recording]
+    licence: str | None = None
     frontends: bool = True
 
 
@@ -56,11 +58,13 @@ CORPORA: Registry[Callable[[CorpusRequest], Corpus]] = Registry("corpus")
 
 @CORPORA.register("demo")
 def _demo(request: CorpusRequest) -> Corpus:
-    from pipeline.corpora.demo import make_demo
+    from pipeline.corpora.demo import DEMO_LICENCE, make_demo
 
     folder = request.root or request.cache / "demo"
     table = make_demo(folder, workers=max(1, request.workers), progress=request.progress)
-    return Corpus(name="demo", table=table, root=folder, recordings=load_table(table))
+    return Corpus(
+        name="demo", table=table, root=folder, recordings=load_table(table), licence=DEMO_LICENCE
+    )
 
 
 @CORPORA.register("maestro")
@@ -78,6 +82,7 @@ def _maestro(request: CorpusRequest) -> Corpus:
                 table=table,
                 root=request.root,
                 recordings=recordings,
+                licence="CC BY-NC-SA 4.0",
                 frontends=False,
             )
     raise CorpusError(

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import stft
 from pipeline.base.config import digest, to_plain
 from pipeline.base.registry import Registry
 from pipeline.spectral import N_FRAMES, Spectrum
@@ -116,6 +117,10 @@ class AudioDescriptor(Descriptor):
     """A descriptor of the sound: ``extract`` gets the segment's :class:`Spectrum`."""
 
     side = "audio"
+
+    def definition(self) -> dict[str, Any]:
+        """Includes the transform that all of them share."""
+        return {**super().definition(), "stft": stft.VERSION}
 
     @abc.abstractmethod
     def extract(self, segment: Spectrum) -> FloatArray:

@@ -59,7 +59,8 @@ def test_the_cut_into_tasks_changes_no_byte(
 ) -> None:
     assert long_store.arrays["audio"].n_shards > 5
     assert long_store.arrays["A4"].n_shards > 1
-    monkeypatch.setattr(build_module, "TASKS_PER_WORKER", groups)
+    for stage in ("INGEST", "DESCRIBE"):
+        monkeypatch.setattr(build_module, f"{stage}_TASKS_PER_WORKER", groups)
     found = build_quietly(corpus_of(long_corpus, name="long"), tmp_path)
     assert same_store(found.store.path, long_store.path)
 
@@ -391,14 +392,14 @@ def test_a_full_disk_loses_nothing(
 ) -> None:
     written = []
 
-    def full(*args: Any, **kwargs: Any) -> None:
+    def full(*args: Any) -> Any:
         if len(written) == after:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/full")
         written.append(args)
-        original(*args, **kwargs)
+        return original(*args)
 
-    original = writer_module.fsync_dir
-    monkeypatch.setattr(writer_module, "fsync_dir", full)
+    original = writer_module.write_shard_file
+    monkeypatch.setattr(writer_module, "write_shard_file", full)
     with pytest.raises(OSError, match="No space left"):
         build_quietly(corpus_of(own_corpus), tmp_path / "out")
     monkeypatch.undo()

@@ -170,6 +170,16 @@ def test_the_best_epoch_is_published_and_two_more_are_kept(store, tmp_path):
     assert (tmp_path / "model.safetensors").read_bytes() == best.read_bytes()
 
 
+def test_steps_of_equal_s_are_told_apart_by_mrr_and_else_the_first_stays(store, tmp_path):
+    scores = iter([(0.9, 0.5), (1.0, 0.6), (1.0, 0.8), (1.0, 0.8), (1.0, 0.7)])
+    config = small("d0", budget={"epochs": 5, "batches_per_epoch": 1, "batch_size": 8})
+    result = train(
+        store, tmp_path, config,
+        evaluate=lambda model: dict(zip(("S", "MRR"), next(scores), strict=True)),
+    )  # fmt: skip
+    assert (result.best_S, result.best_step) == (1.0, 3)
+
+
 def test_after_a_fallback_the_best_of_that_time_is_still_there(store, tmp_path):
     # Best at epochs 1 and 3; the last checkpoint is lost, and a signal comes before epoch 3 ends.
     scores = iter([0.5, 0.1, 0.9])

@@ -15,9 +15,10 @@ from trainer_fakes import run_config
 from pipeline.base.config import from_plain, to_plain
 from pipeline.base.errors import ConfigError, RunError
 from trainer import run as run_module
-from trainer.batch import Tokens
+from trainer.batch import Tokens, frame_times
 from trainer.config import HeadConfig, RunConfig, signature
 from trainer.devices import pick_device
+from trainer.encoders.frontends import MelConvolution, MelOptions
 from trainer.encoders.heads import ProjectionHead
 from trainer.encoders.pooling import MeanOptions, MeanPool, SlotPool, SlotsOptions
 from trainer.encoders.positions import index_sinusoids
@@ -180,3 +181,26 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(RunError, match="does not read"):
         open_run(tmp_path)
+
+
+def test_tokens_of_frames_lie_where_the_frames_are():
+    # Frame 40 is centred on sample 40 x 512; what happens there shows at a token of that time.
+    times = frame_times(188, torch.zeros(1))
+    torch.testing.assert_close(times[0, 40].item(), 40 * 512 / 24_000)
+    torch.manual_seed(0)
+    frontend = MelConvolution(8, MelOptions(strides=(2, 2), bands=96))
+    silent = torch.zeros(1, 188, 96)
+    struck = silent.clone()
+    struck[0, 40] = 1.0
+    tokens = [frontend(SimpleNamespace(arrays={"mel": mel})) for mel in (silent, struck)]
+    change = (tokens[1].x_BTC - tokens[0].x_BTC).abs().sum(-1)[0]
+    reached = tokens[0].time_BT[0, change > 0]  # the kernel's width, evenly to both sides
+    assert (tokens[0].x_BTC.shape[1], len(reached)) == (47, 3)
+    assert reached.mean().item() == pytest.approx(40 * 512 / 24_000)
+
+
+@pytest.mark.parametrize("preset", ["paper", "sound"])
+def test_each_preset_selects_by_its_own_protocol(preset):
+    assert run_config(preset, "d0").evaluation.selection == {
+        "paper": "paper", "sound": "strict",
+    }[preset]  # fmt: skip

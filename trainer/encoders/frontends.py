@@ -9,6 +9,7 @@ Shape suffixes: B batch, S samples, F frames, M mel bands, T tokens, C channels.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline.base.errors import ConfigError
 from pipeline.base.registry import Registry
-from trainer.batch import Batch, Tokens, grid_times
+from trainer.batch import Batch, Tokens, frame_times, grid_times
 
 
 class Frontend(nn.Module):
@@ -107,6 +108,7 @@ class MelConvolution(Frontend):
     def __init__(self, width: int, options: MelOptions) -> None:
         super().__init__(width, options)
         self.mean, self.std = options.mean, options.std
+        self.stride = math.prod(options.strides)
         inputs = [options.bands] + [width] * (len(options.strides) - 1)
         self.convolutions = nn.ModuleList(
             nn.Conv1d(n, width, options.kernel, stride=stride, padding=options.kernel // 2)
@@ -115,9 +117,9 @@ class MelConvolution(Frontend):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, batch: Batch) -> Tokens:
-        """``mel`` of the batch ``[B, 188, 96]`` → tokens on an even time grid."""
+        """``mel`` of the batch ``[B, 188, 96]`` → a token at every ``stride``-th frame."""
         x_BCT = ((batch.arrays["mel"] - self.mean) / self.std).transpose(1, 2)
         for convolution in self.convolutions:
             x_BCT = F.gelu(convolution(x_BCT))
         x_BTC: Tensor = self.norm(x_BCT.transpose(1, 2))
-        return Tokens(x_BTC=x_BTC, time_BT=grid_times(x_BTC.shape[1], x_BTC))
+        return Tokens(x_BTC=x_BTC, time_BT=frame_times(x_BTC.shape[1], x_BTC, self.stride))

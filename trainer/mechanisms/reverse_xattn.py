@@ -23,7 +23,7 @@ from torch import nn
 
 from pipeline.descriptors.contract import Axis, Descriptor
 from trainer.attention import Attention
-from trainer.batch import Batch, Tokens, grid_times
+from trainer.batch import Batch, Tokens, frame_times
 from trainer.config import MechanismsConfig
 from trainer.mechanisms.contract import MECHANISMS, Host, Mechanism
 
@@ -42,10 +42,10 @@ class FrameQueries(nn.Module):
         nn.init.normal_(self.rows_1RC, std=0.02)
 
     def forward(self, values: torch.Tensor, tokens: Tokens, positions: PositionCode) -> Tokens:
-        """Descriptor ``[B, Q, K]`` → queries on an even time grid, none of them padding."""
+        """Descriptor ``[B, Q, K]`` → queries at its frames, none of them padding."""
         q_BQC = self.project(values)
         q_BQC = q_BQC + self.rows_1RC[:, : q_BQC.shape[1]]
-        return Tokens(x_BTC=q_BQC, time_BT=grid_times(q_BQC.shape[1], q_BQC))
+        return Tokens(x_BTC=q_BQC, time_BT=frame_times(q_BQC.shape[1], q_BQC))
 
 
 class NoteQueries(nn.Module):
