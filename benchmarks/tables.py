@@ -91,7 +91,7 @@ def speed() -> str:
             3.0,
         ),
         goal(
-            f"whole stage in one process / its kernels ({features['hours_of_audio']:.1f} h)",
+            f"whole stage on one core / its kernels ({features['hours_of_audio']:.1f} h)",
             f"{stage['stage_over_kernels']:.2f} ×",
             -1.3,
         ),
@@ -112,7 +112,7 @@ def speed() -> str:
     ]
     size = next(iter(train["steps"].values()))["size"]
     note = (
-        f"Features on {machine(features)}; training on {machine(train)}, size {size}. "
+        f"Features on {machine(features)}, stores written to memory; training on {machine(train)}, size {size}. "
         "On a GPU: not yet measured."
     )
     return "\n".join([*lines, "", note])
