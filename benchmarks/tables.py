@@ -112,8 +112,8 @@ def speed() -> str:
     ]
     size = next(iter(train["steps"].values()))["size"]
     note = (
-        f"Features on {machine(features)}, stores written to memory; training on {machine(train)}, size {size}. "
-        "On a GPU: not yet measured."
+        f"Features on {machine(features)}, stores written to memory; "
+        f"training on {machine(train)}, size {size}. On a GPU: not yet measured."
     )
     return "\n".join([*lines, "", note])
 
