@@ -81,10 +81,8 @@ class BuildResult:
     seconds: dict[str, float]
 
 
-def choose_descriptors(names: tuple[str, ...] | None, frontends: bool) -> list[Descriptor]:
-    """The descriptors of that name; without names all, front ends only where wanted."""
-    if names is None:
-        return [d for _, d in DESCRIPTORS.items() if frontends or d.role == "descriptor"]
+def choose_descriptors(names: tuple[str, ...]) -> list[Descriptor]:
+    """The descriptors of these names, each once."""
     if len(set(names)) != len(names):
         raise ConfigError(f"a descriptor is named twice: {', '.join(names)}")
     return [DESCRIPTORS.get(name) for name in names]
@@ -111,7 +109,8 @@ def build(
         when another builder holds the folder, or the folder is not a store.
     """
     job = _Job(config, console, executor)
-    descriptors = choose_descriptors(config.descriptors, corpus.frontends)
+    names = corpus.descriptors if config.descriptors is None else config.descriptors
+    descriptors = choose_descriptors(names)
     inputs = _inputs(corpus, out, config, console)
     job.clock.lap("fingerprint")
     while True:
@@ -177,7 +176,7 @@ def add(path: Path, config: BuildConfig, console: Console) -> BuildResult:
     job = _Job(config, console)
     with FolderLock(path):
         sweep_temporaries(path)
-        descriptors = choose_descriptors(config.descriptors, True)
+        descriptors = choose_descriptors(config.descriptors or ())
         store, built = _extend(path, descriptors, job)
     return BuildResult(store=store, built=built, failures=[], seconds=job.clock.laps)
 

@@ -54,6 +54,134 @@ def a4_deviation(samples: np.ndarray) -> np.ndarray:
     return np.maximum(np.diff(levels, axis=0, prepend=levels[:1]).std(axis=0, ddof=1), 1e-8)
 
 
+JUST = (1, 16 / 15, 9 / 8, 6 / 5, 5 / 4, 4 / 3, 7 / 5, 3 / 2, 8 / 5, 5 / 3, 7 / 4, 15 / 8)
+
+
+def shares(values: np.ndarray) -> np.ndarray:
+    """Each row divided by its sum (at least 1e-8)."""
+    return values / np.maximum(values.sum(axis=-1, keepdims=True), 1e-8)
+
+
+def activations(partials: list[tuple[float, float]], floor: float) -> np.ndarray:
+    """R of one frame's partials (frequency, magnitude), in order of frequency: [12]."""
+    out = np.zeros(12)
+    for (f1, m1), (f2, m2) in itertools.combinations(partials, 2):
+        rho = math.log2(f2 / (f1 + 1e-8)) % 1
+        for c, ratio in enumerate(JUST):
+            d = abs(rho - math.log2(ratio))
+            d = min(d, 1 - d)
+            out[c] += math.sqrt(m1 * m2 + floor) * math.exp(-0.5 * (d / 0.02) ** 2)
+    return out
+
+
+def bin_activations(samples: np.ndarray) -> np.ndarray:
+    """R of the 8 largest bins, [188, 12] float64."""
+    rows = []
+    for frame in magnitude(samples):
+        kept = sorted(np.argsort(-frame, kind="stable")[:8])
+        hz = [k * RATE / N_FFT for k in kept]
+        rows.append(
+            activations(
+                [(max(f, 50.0), frame[k] if f >= 50 else 0.0)
+                 for f, k in zip(hz, kept, strict=True)], 1e-8,
+            )
+        )  # fmt: skip
+    return np.array(rows)
+
+
+def peak_activations(samples: np.ndarray) -> np.ndarray:
+    """R of the 8 largest local maxima from 50 Hz on, [188, 12] float64."""
+    rows = []
+    for m in magnitude(samples):
+        peaks = [k for k in range(5, BINS - 1) if m[k - 1] < m[k] >= m[k + 1] and m[k] > 0]
+        peaks = sorted(sorted(peaks, key=lambda k: -m[k])[:8])
+        partials = []
+        for k in peaks:
+            a, b, c = (math.log(max(m[i], 1e-30)) for i in (k - 1, k, k + 1))
+            partials.append(((k + 0.5 * (a - c) / (a - 2 * b + c)) * RATE / N_FFT, m[k]))
+        rows.append(activations(sorted(partials), 0.0))
+    return np.array(rows)
+
+
+def rarity(present: np.ndarray) -> np.ndarray:
+    """Inverse document frequency of [188, 12] bool, [12]."""
+    return np.clip(np.log(1 / (present.mean(axis=0) + 1e-3)), 0, 5)
+
+
+def chroma_and_gate(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Chroma [188, 12] and onset gate [188], float64."""
+    m = magnitude(samples)
+    chroma = np.zeros((FRAMES, 12))
+    for k in range(3, BINS):
+        chroma[:, round(12 * math.log2(k * RATE / N_FFT / 32.7)) % 12] += m[:, k]
+    flux = np.array([0.0] + [np.maximum(m[t] - m[t - 1], 0).sum() for t in range(1, FRAMES)])
+    return chroma, flux / max(flux.max(), 1e-8)
+
+
+def pair_histograms(notes: Any) -> np.ndarray:
+    """Ratio histograms weighted by velocity, by duration and not at all, [128, 3] float64."""
+    centres = np.linspace(0.5, 2, 128)
+    out = np.zeros((128, 3))
+    rows = list(
+        zip(notes.pitch.tolist(), notes.velocity.tolist(), notes.duration_bucket.tolist(),
+            strict=True)
+    )[:128]  # fmt: skip
+    for (p1, v1, b1), (p2, v2, b2) in itertools.product(rows, repeat=2):
+        ratio = 2 ** ((p1 - p2) / 12)
+        if abs(p1 - p2) <= 12:
+            kernel = np.exp(-0.5 * ((ratio - centres) / (1.5 / 128)) ** 2)
+            out[:, 0] += math.sqrt(v1 * v2 / 127**2 + 1e-8) * kernel
+            out[:, 1] += math.sqrt((b1 + 1) / 32 * (b2 + 1) / 32 + 1e-8) * kernel
+            out[:, 2] += kernel
+    return out / (out.sum(axis=0) + 1e-8)
+
+
+def d3(notes: Any) -> np.ndarray:
+    """Rhythm, duration and step histograms, [153] float64."""
+    rows = [
+        (float(o), float(d), int(p))
+        for o, d, p in zip(notes.onset_s, notes.duration_s, notes.pitch, strict=True)
+        if o >= 0
+    ]
+
+    def soft(values: list[float], shortest: float) -> np.ndarray:
+        out = np.zeros(64)
+        for a, b in itertools.pairwise(values):
+            if a > shortest and b > shortest:
+                ratio = min(max(a / (b + 1e-8), 0.25), 4.0)
+                out += np.exp(-0.5 * ((ratio - np.linspace(0.25, 4, 64)) / (3.75 / 64)) ** 2)
+        return out / (out.sum() + 1e-8)
+
+    steps = np.zeros(25)
+    for (_, _, p1), (_, _, p2) in itertools.pairwise(rows):
+        steps[min(max(p2 - p1, -12), 12) + 12] += 1
+    gaps = [b[0] - a[0] for a, b in itertools.pairwise(rows)]
+    lengths = [d for _, d, _ in rows]
+    return np.concatenate([soft(gaps, 0.01), soft(lengths, 0.05), steps / (steps.sum() + 1e-8)])
+
+
+def d5(notes: Any) -> np.ndarray:
+    """Melodic contour, [188, 3] float64, frame by frame."""
+    top: list[int | None] = []
+    for t in range(FRAMES):
+        at = t * HOP / RATE
+        sounding = [
+            int(p)
+            for p, o, d in zip(notes.pitch, notes.onset_s, notes.duration_s, strict=True)
+            if float(o) <= at < float(o) + float(d)
+        ]
+        top.append(max(sounding, default=None))
+    voiced = [p for p in top if p is not None]
+    out = np.zeros((FRAMES, 3))
+    for t, p in enumerate(top):
+        if p is None:
+            continue
+        out[t, 0], out[t, 1] = (p - np.median(voiced)) / 12, 1
+        if 0 < t < FRAMES - 1 and top[t - 1] is not None and top[t + 1] is not None:
+            out[t, 2] = (top[t + 1] - top[t - 1]) / 12 / (2 * HOP / RATE)  # type: ignore[operator]
+    return out
+
+
 def slaney_filters(n_mels: int = 96, low: float = 30.0, high: float = 8000.0) -> np.ndarray:
     """Triangles of equal area on Slaney's scale, one loop per filter and bin."""
 

@@ -24,8 +24,7 @@ class Corpus:
     table : the metadata file
     root : the folder its paths are relative to
     licence : of the recordings, as far as it is known
-    frontends : whether front-end arrays (mel) are built unless asked otherwise; at MAESTRO's size
-        they would be 40 % of the store
+    descriptors : what is built unless asked otherwise; ``mel`` would be 40 % of MAESTRO's store
     """
 
     name: str
@@ -33,7 +32,7 @@ class Corpus:
     root: Path
     recordings: list[Recording]
     licence: str | None = None
-    frontends: bool = True
+    descriptors: tuple[str, ...] = ("mel", "A4", "D4")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +82,7 @@ def _maestro(request: CorpusRequest) -> Corpus:
                 root=request.root,
                 recordings=recordings,
                 licence="CC BY-NC-SA 4.0",
-                frontends=False,
+                descriptors=("A4", "D4"),
             )
     raise CorpusError(
         f"{request.root} holds neither maestro-v3.0.0.csv nor maestro-v3.0.0.json; "

@@ -1,4 +1,4 @@
-"""A4: octave-band energy dynamics (method §2.1).
+"""A4, A4_level: octave-band energy dynamics, and their level (method §2.1).
 
 Definition, on the magnitude spectrogram M of one segment (`pipeline.spectral`: 24 kHz, 2,048-sample
 periodic Hann, hop 512, reflect padding, 188 frames):
@@ -13,7 +13,7 @@ periodic Hann, hop 512, reflect padding, 188 frames):
 
 Output float32 [188, 8], in standard deviations. Silence gives zeros. The time mean of every band is
 0 by construction (§9.3): mechanisms that want one vector a segment use the companion named in
-``pooled`` instead.
+``pooled`` instead: ``A4_level``, float32 [8], the time mean of ``b_k`` in nepers.
 
 The mean of ``ln(1+M)`` over a band is the logarithm of a product. Up to 64 factors are multiplied in
 float64 before one logarithm is taken: |M| <= 2048 for samples in [-1, 1], so 64 factors stay below
@@ -68,6 +68,23 @@ class A4(AudioDescriptor):
         """float32 [188, 8] from one segment's spectrum."""
         levels = band_levels(segment, self.config.band_edges)
         return octave_dynamics(levels, self.config.std_floor)
+
+
+@register
+class A4Level(AudioDescriptor):
+    """Octave-band energy: what A4 leaves out."""
+
+    name = "A4_level"
+    version = 1
+    axis = "segment"
+    width = 8
+    units = "ln(1 + M)"
+    summary = "mean level of the 8 octave bands: stands for A4 where one vector a segment is wanted"
+    config = A4Config()
+
+    def extract(self, segment: Spectrum) -> FloatArray:
+        """float32 [8] from one segment's spectrum."""
+        return band_levels(segment, self.config.band_edges).mean(axis=1).astype(np.float32)
 
 
 def band_levels(spectrum: Spectrum, edges: tuple[int, ...] = BAND_EDGES) -> npt.NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""D4: local melodic intervals (method §2.7).
+"""D4, D4s: local melodic intervals (method §2.7).
 
 Definition, on one segment's notes sorted by (onset, pitch), with ``Δ_i = p_{i+1} - p_i`` in
 semitones, zero where either note of the pair is absent:
@@ -10,6 +10,7 @@ semitones, zero where either note of the pair is absent:
 
 Output float32 [N, 4], in two octaves. Columns 3 and 4 equal 1 and 2 whenever |Δ| <= 24 (§9.5), and
 "adjacent" mixes chord tones and voices: it is onset order, not melody. One note gives zeros.
+``D4s`` has columns 1 and 2 alone, float32 [N, 2].
 """
 
 from __future__ import annotations
@@ -35,6 +36,22 @@ class D4(MidiDescriptor):
     def extract(self, segment: Notes) -> FloatArray:
         """float32 [N, 4] from one segment's notes."""
         return melodic_intervals(segment.pitch)
+
+
+@register
+class D4s(MidiDescriptor):
+    """Local melodic intervals without the columns that say the same again."""
+
+    name = "D4s"
+    version = 1
+    axis = "note"
+    width = 2
+    units = "intervals of 24 semitones"
+    summary = "D4 without its repeated columns: the step before and the step after each note"
+
+    def extract(self, segment: Notes) -> FloatArray:
+        """float32 [N, 2] from one segment's notes."""
+        return np.ascontiguousarray(melodic_intervals(segment.pitch)[:, :2])
 
 
 def melodic_intervals(pitch: np.ndarray) -> FloatArray:

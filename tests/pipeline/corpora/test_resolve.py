@@ -17,7 +17,8 @@ def request(tmp_path: Path, root: Path | None = None) -> CorpusRequest:
 
 def test_a_table_is_its_own_corpus(tiny_corpus: Path, tmp_path: Path) -> None:
     found = resolve_corpus(str(tiny_corpus), request(tmp_path))
-    assert (found.name, found.root, found.frontends) == ("tiny", tiny_corpus.parent, True)
+    assert (found.name, found.root) == ("tiny", tiny_corpus.parent)
+    assert found.descriptors == ("mel", "A4", "D4")
     assert len(found.recordings) == 4
 
 
@@ -36,7 +37,8 @@ def test_maestro_needs_its_folder(suffix: str, tiny_corpus: Path, tmp_path: Path
         resolve_corpus("maestro", request(tmp_path, tmp_path))
     shutil.copy(tiny_corpus, tmp_path / f"maestro-v3.0.0{suffix}")
     found = resolve_corpus("maestro", request(tmp_path, tmp_path))
-    assert (found.name, found.frontends, len(found.recordings)) == ("maestro", False, 4)
+    assert (found.name, len(found.recordings)) == ("maestro", 4)
+    assert found.descriptors == ("A4", "D4")
 
 
 def test_unknown_names_and_missing_tables(tmp_path: Path) -> None:
