@@ -61,7 +61,7 @@ def environment() -> dict[str, Any]:
             versions[package] = None
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "clean": _git("status", "--porcelain", "--untracked-files=no") == "",
+        "clean": _git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results") == "",
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg()[0],
