@@ -228,8 +228,9 @@ def kernel_seconds(corpus: Corpus) -> dict[str, float]:
     """
     total = {"decode": 0.0, "midi": 0.0, "describe": 0.0}
     cut = Segmentation()
-    audio = [d for _, d in DESCRIPTORS.items() if d.side == "audio"]
-    midi = [d for _, d in DESCRIPTORS.items() if d.side == "midi"]
+    described = [DESCRIPTORS.get(name) for name in corpus.descriptors]
+    audio = [d for d in described if d.side == "audio"]
+    midi = [d for d in described if d.side == "midi"]
     work = Workspace()
 
     def rounded(values: Any) -> None:
