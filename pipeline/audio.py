@@ -21,7 +21,7 @@ from pipeline.base.jit import kernel
 from pipeline.spectral import SAMPLE_RATE
 
 VERSION = 1  # counts up when decoded samples change: part of a store's identity
-BLOCK_S = 20
+BLOCK_S = 5  # stays in the processor's cache
 MIN_RATE, MAX_RATE = 8_000, 384_000
 MAX_CHANNELS = 64
 # A missing tail up to this long is padded with zeros and noted; more is a failure.
