@@ -170,6 +170,8 @@ def first_line(path: Path) -> str:
     if path.suffix == ".py":
         found = re.match(r'\s*"""(.*?)(?:\n\n|"""|\Z)', text, re.DOTALL)
         line = " ".join(found[1].split()) if found else ""
+    elif path.suffix in (".css", ".js"):
+        line = text.partition("*/")[0].removeprefix("/*").strip()
     else:
         line = next((t for t in text.splitlines() if t.startswith("#") and t[1:2] != "!"), "")
         line = line.lstrip("# ")

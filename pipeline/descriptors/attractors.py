@@ -27,6 +27,7 @@ Output float32 [188, 12], shares of a frame.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -50,6 +51,10 @@ class _Attractor(AudioDescriptor):
     axis = "frame"
     width = 12
     units = "share of the frame"
+
+    def labels(self) -> tuple[str, ...]:
+        """The ratios."""
+        return tuple(str(Fraction(r).limit_denominator(16)) for r in RATIOS)
 
 
 @register

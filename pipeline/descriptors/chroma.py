@@ -25,6 +25,7 @@ from pipeline.base.jit import kernel
 from pipeline.descriptors.contract import AudioDescriptor, FloatArray, register
 from pipeline.spectral import N_FRAMES, Spectrum, bin_hz
 
+PITCH_CLASSES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 LOWEST_HZ, REFERENCE_HZ, FLOOR = 30.0, 32.7, 1e-8
 
 
@@ -33,6 +34,10 @@ class _Chroma(AudioDescriptor):
 
     axis = "frame"
     width = 12
+
+    def labels(self) -> tuple[str, ...]:
+        """The pitch classes."""
+        return PITCH_CLASSES
 
 
 @register

@@ -34,6 +34,10 @@ class D5(MidiDescriptor):
     units = "octaves, 0 or 1, octaves per second"
     summary = "melodic contour: highest sounding note against its median, voicing, slope"
 
+    def labels(self) -> tuple[str, ...]:
+        """The columns."""
+        return ("height", "voiced", "slope")
+
     def extract(self, segment: Notes) -> FloatArray:
         """float32 [188, 3] from one segment's notes."""
         top = skyline(segment)

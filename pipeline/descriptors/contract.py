@@ -104,6 +104,10 @@ class Descriptor(abc.ABC):
             "note": f"[notes, {self.width}]",
         }[self.axis]
 
+    def labels(self) -> tuple[str, ...]:
+        """A short name for every dimension, for pictures; empty where their numbers must do."""
+        return ()
+
     def definition(self) -> dict[str, Any]:
         """What an array's fingerprint hashes besides the store's identity."""
         return {"name": self.name, "version": self.version, "config": to_plain(self.config)}

@@ -33,6 +33,10 @@ class D4(MidiDescriptor):
         "local melodic intervals: pitch steps to the previous and the next note in onset order"
     )
 
+    def labels(self) -> tuple[str, ...]:
+        """The steps, then the steps clipped to two octaves."""
+        return ("from previous", "to next", "from previous, clipped", "to next, clipped")
+
     def extract(self, segment: Notes) -> FloatArray:
         """float32 [N, 4] from one segment's notes."""
         return melodic_intervals(segment.pitch)
@@ -48,6 +52,10 @@ class D4s(MidiDescriptor):
     width = 2
     units = "intervals of 24 semitones"
     summary = "D4 without its repeated columns: the step before and the step after each note"
+
+    def labels(self) -> tuple[str, ...]:
+        """The steps."""
+        return ("from previous", "to next")
 
     def extract(self, segment: Notes) -> FloatArray:
         """float32 [N, 2] from one segment's notes."""
