@@ -193,7 +193,7 @@ def report(
         from pipeline.store import Store
 
         opened = Store.open(store)
-        file = store.parent / f"{opened.name}.html" if out is None else out
+        file = store.absolute().parent / f"{opened.name}.html" if out is None else out
         data = write_report(opened, file, console)
         console.result(data, f"{file}: {data['bytes'] / 1e6:.1f} MB; open it in any browser")
 

@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.base.console import Console
@@ -73,6 +73,7 @@ def stage(source: Path, folder: Path, console: Console, *, full: bool = False) -
     store = Store.open(source)
     target = folder / store.name
     _refuse_overlap(source, folder, target)
+    _refuse_paths_outside(store)
     copied, kept, size = 0, len(store.record["files"]), 0
     if not _is_copy(target, store, console, full=full):
         folder.mkdir(parents=True, exist_ok=True)
@@ -107,6 +108,14 @@ def _refuse_overlap(source: Path, folder: Path, target: Path) -> None:
     origin = source.resolve()
     if target.resolve() == origin or folder.resolve().is_relative_to(origin):
         raise UsageError(f"{source} lies in {folder} already (or holds it); choose another folder")
+
+
+def _refuse_paths_outside(store: Store) -> None:
+    """A record is data from elsewhere: it must not say where else to write."""
+    for name in store.record["files"]:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise damaged(store.path, RECORD, f"lists the file {name!r}, which is not within it")
 
 
 def _refuse_foreign(target: Path, store: Store) -> None:

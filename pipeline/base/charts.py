@@ -19,7 +19,7 @@ import numpy.typing as npt
 from pipeline.base.html import Html, data_uri, join, number, tag
 
 WIDTH, HEIGHT = 320, 200
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 8, 36
+LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 36
 COLOURS = 6  # --s0 … --s5 of the style sheet; further series begin again
 BAR = 29
 
@@ -273,10 +273,10 @@ def _chart(title: str, across: Axis, up: Axis, drawn: Sequence[Html]) -> Html:
         )
     base = tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=floor, y2=floor, class_="mark")
     middle = f"{(TOP + floor) / 2:.0f}"
-    turned = f"rotate(-90 9 {middle})"
+    turned = f"rotate(-90 8 {middle})"
     names = (
         tag("text", across.label, x=(LEFT + WIDTH - RIGHT) // 2, y=HEIGHT - 3, class_="axis"),
-        tag("text", up.label, x=9, y=middle, dy="0.3em", transform=turned, class_="axis"),
+        tag("text", up.label, x=8, y=middle, dy="0.3em", transform=turned, class_="axis"),
     )
     return _figure(title, f"0 0 {WIDTH} {HEIGHT}", [*frame, *drawn, base, *names])
 

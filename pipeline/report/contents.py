@@ -110,13 +110,13 @@ def timings(store: Store) -> Html:
     order = sorted(seconds.items(), key=lambda item: -item[1])
     config = built.get("config") or {}
     how = f"{number(total)} s in all"
-    if total > 0:
+    if total > 0 and "ingest" in seconds:  # else the last build only added arrays
         how += f", {number(long / total)} times as fast as the sound plays"
     if "workers" in config:
         how += f"; {config['workers']} workers on {_machine(built)}"
     return join(
         panels(bars(order, title="Seconds of each stage", unit="s")),
-        note(how, f". From {BUILD_INFO}, which the build that made the store wrote."),
+        note(how, f". From {BUILD_INFO}: the last build."),
     )
 
 

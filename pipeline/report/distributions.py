@@ -14,7 +14,7 @@ from pipeline.report.sample import Sample, read_notes, read_rows
 from pipeline.store.reader import Store
 
 PANELS_UP_TO = 12  # dimensions; wider descriptors are one chart over all dimensions
-BINS, DISTINCT = 60, 96
+BINS, DISTINCT = 60, 96  # at most; few values get fewer bins
 TAIL = 0.5  # percent left out at either end of a histogram
 PITCHES = np.arange(20.5, 111, 3)  # three keys a bin, from the lowest of the piano
 OCTAVES = {12.0 * (octave + 1): f"C{octave}" for octave in range(-1, 10)}
@@ -133,7 +133,10 @@ def _panels(values: dict[str, Array], labels: tuple[str, ...], units: str) -> Ht
     width = next(iter(values.values())).shape[1] if values else 0
     for k in range(width):
         columns = {split: v[:, k][np.isfinite(v[:, k])] for split, v in values.items()}
-        edges = _edges(np.concatenate(list(columns.values())))
+        fewest = min(map(len, columns.values()))
+        edges = _edges(
+            np.concatenate(list(columns.values())), min(BINS, max(10, int(fewest**0.55)))
+        )
         shares = {split: _share(column, edges) for split, column in columns.items()}
         title = labels[k] if k < len(labels) else f"dimension {k + 1}"
         charts.append(histogram(edges, shares, title=title, x=units, y="% of values"))
@@ -181,7 +184,7 @@ def _bounds(values: npt.NDArray[np.floating]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, low + 0.5)
 
 
-def _edges(values: Array) -> npt.NDArray[np.float64]:
+def _edges(values: Array, bins: int) -> npt.NDArray[np.float64]:
     """Bins for one dimension: around each value if they are few, else equally wide."""
     low, high = _bounds(values)
     inside = np.unique(values[(values >= low) & (values <= high)].astype(np.float64))
@@ -189,7 +192,7 @@ def _edges(values: Array) -> npt.NDArray[np.float64]:
         middles = (inside[1:] + inside[:-1]) / 2
         first, last = inside[0] - (middles[0] - inside[0]), 2 * inside[-1] - middles[-1]
         return np.concatenate([[first], middles, [last]])
-    return np.linspace(low, high, BINS + 1)
+    return np.linspace(low, high, bins + 1)
 
 
 def _share(values: npt.NDArray[np.generic], edges: npt.ArrayLike) -> npt.NDArray[np.float64]:

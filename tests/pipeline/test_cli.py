@@ -108,6 +108,19 @@ def test_build_info_verify_and_add(own_corpus: Path, tiny_store: Store, tmp_path
     assert "hash files: " in broken.stderr
 
 
+def test_a_report_lies_beside_its_store(own_store: Path, tmp_path: Path) -> None:
+    found = features("report", ".", "--json", cwd=own_store)
+    assert found.returncode == 0, found.stderr
+    answer = json.loads(found.stdout)
+    page = own_store.parent / f"{own_store.name}.html"
+    assert answer["report"] == str(page)
+    assert answer["bytes"] == page.stat().st_size
+    assert features("verify", own_store).returncode == 0  # nothing was written into it
+    named = features("report", own_store, "--out", tmp_path / "r.html")
+    assert named.returncode == 0
+    assert str(tmp_path / "r.html") in named.stdout
+
+
 def test_list_shows_the_registry() -> None:
     found = features("list", "--json")
     assert [d["name"] for d in json.loads(found.stdout)] == list(DESCRIPTORS.names())

@@ -19,6 +19,8 @@ from pipeline.base.errors import StoreError, UsageError, XmodalError
 from pipeline.build import BuildConfig, add
 from pipeline.stage import stage
 from pipeline.store import Store
+from pipeline.store.schema import seal
+from pipeline.store.writer import file_entry
 from pipeline.verify import verify
 
 DEADLINE_S = 60.0
@@ -131,6 +133,18 @@ def test_a_store_that_changes_meanwhile_is_named_so(
     with pytest.raises(StoreError, match="repeat the command") as caught:
         stage(source, tmp_path / "b", Quiet())
     assert caught.value.kind == "changed"
+
+
+def test_a_record_cannot_name_files_outside(own_store: Path, tmp_path: Path) -> None:
+    outside = own_store.parent / "outside"
+    outside.write_text("x")
+    record = json.loads((own_store / "store.json").read_text())
+    for name in ("../outside", str(outside)):
+        files = {**record["files"], name: file_entry(outside)}
+        (own_store / "store.json").write_text(json.dumps(seal({**record, "files": files})))
+        with pytest.raises(StoreError, match="not within it"):
+            stage(own_store, tmp_path / "local", Quiet())
+        assert not (tmp_path / "local").exists()
 
 
 @pytest.mark.parametrize("kind", ["thesis", "other store", "file", "link"])
