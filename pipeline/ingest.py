@@ -1,8 +1,9 @@
 """Raw files → the audio timeline.
 
 A task owns consecutive whole shards of the sample axis. It walks the recordings that lie on them in
-order, decodes each once, and writes a shard as soon as it is full: memory is one shard plus one
-decoding block, whatever a recording's length.
+order, decodes what of each lies there, and writes a shard as soon as it is full. Memory per worker,
+whatever a recording's length: a shard that fills, shards that are being written (at most 64 MiB or
+one), and five seconds of the file; 128 MiB and a little at most.
 """
 
 from __future__ import annotations
@@ -88,16 +89,16 @@ def run_ingest(task: IngestTask) -> dict[str, Any]:
 
 
 def _within(source: Source, low: int, high: int) -> Iterator[Int16Array]:
-    """The samples of one recording that lie on [low, high), in order; decoding stops at high."""
+    """The samples of one recording that lie on [low, high), in order; nothing else is read."""
     path = Path(source.path)
     if not path.exists() or path.stat().st_size != source.bytes:
         raise AudioError(
             f"{source.path}: changed while the store was being built; repeat the command",
             kind="changed",
         )
-    at = source.start
-    for block in decode(Path(source.path), source.length):
-        yield block[max(0, low - at) : max(0, high - at)]
+    at = max(low, source.start)
+    for block in decode(path, source.length, at - source.start):
+        yield block[: high - at]
         at += len(block)
         if at >= high:
             return

@@ -84,6 +84,38 @@ def test_a_shorter_request_is_a_prefix(tmp_path: Path, monkeypatch) -> None:
         np.testing.assert_array_equal(all_of(path, n), whole[:n])
 
 
+@pytest.mark.parametrize(
+    ("rate", "channels", "subtype", "suffix"),
+    [*FORMATS, (44_100, 2, "MPEG_LAYER_III", ".mp3"), (48_000, 2, "VORBIS", ".ogg")],
+)
+def test_pieces_are_the_whole_within_one_step_from_any_start(
+    rate: int, channels: int, subtype: str, suffix: str, tmp_path: Path, monkeypatch
+) -> None:
+    """What a task in the middle of a recording decodes is what everyone else decodes there."""
+    path = written(tmp_path / f"x{suffix}", rate, channels, subtype)
+    whole = all_of(path, 120_000).astype(int)
+    monkeypatch.setattr(audio, "PIECE_S", 1)
+    pieces = all_of(path, 120_000)
+    assert np.abs(pieces - whole).max() <= 1
+    np.testing.assert_array_equal(pieces[:20_000], whole[:20_000])
+    for start in (1, 23_999, 24_000, 60_001, 119_999):
+        np.testing.assert_array_equal(
+            np.concatenate(list(decode(path, 120_000, start))), pieces[start:]
+        )
+
+
+def test_only_the_pieces_that_are_asked_for_are_read(tmp_path: Path, monkeypatch) -> None:
+    """The first three seconds are damaged (not a number): a start behind them does not notice."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 44_100 * 8).astype(np.float32)
+    noise[: 44_100 * 3] = np.nan
+    path = tmp_path / "x.wav"
+    soundfile.write(path, noise, 44_100, subtype="FLOAT")
+    monkeypatch.setattr(audio, "PIECE_S", 2)
+    assert len(np.concatenate(list(decode(path, 24_000 * 8, 24_000 * 4)))) == 24_000 * 4
+    with pytest.raises(AudioError, match="not finite"):
+        all_of(path, 24_000 * 8)
+
+
 def test_full_scale_is_clipped_not_wrapped(tmp_path: Path) -> None:
     loud = 1.5 * np.sign(np.sin(np.arange(48_000) / 50))
     soundfile.write(tmp_path / "x.wav", loud, 24_000, subtype="FLOAT")
