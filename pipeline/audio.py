@@ -139,9 +139,9 @@ def decode(path: Path, n_samples: int, start: int = 0) -> Iterator[Int16Array]:
 def _decode_piece(path: Path, begin: int, end: int) -> Iterator[Int16Array]:
     """Samples ``[begin, end)`` of the 24 kHz timeline, fewer where the file ends.
 
-    ``begin`` is a whole number of seconds. The filter starts on a margin before the piece. Both begin where a file's sample and a sample at
-    24 kHz fall on one instant, so that all pieces lie on one grid. The file is opened anew: where an
-    MP3 decoder has been before is heard in what follows.
+    ``begin`` is a whole number of seconds. The filter starts on a margin before the piece; both
+    begin where a file's sample and a sample at 24 kHz fall on one instant, so that all pieces lie on
+    one grid. The file is opened anew: where an MP3 decoder has been before is heard in what follows.
     """
     with _soundfile().SoundFile(str(path)) as file:
         rate = file.samplerate
