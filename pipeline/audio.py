@@ -12,10 +12,11 @@ thousand differs by one unit of int16 (at odd rates such as 44,099 Hz, one in te
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def probe(path: Path) -> AudioHeader:
     )
 
 
-def decode(path: Path, n_samples: int, start: int = 0) -> Iterator[Int16Array]:
+def decode(path: Path, n_samples: int, start: int = 0) -> Generator[Int16Array]:
     """Samples ``[start, n_samples)`` at 24 kHz mono, int16, in blocks of at most a few seconds.
 
     Only the pieces that hold them are read. If the file ends up to 0.25 s early, zeros fill the rest.
@@ -114,12 +115,13 @@ def decode(path: Path, n_samples: int, start: int = 0) -> Iterator[Int16Array]:
         begin = at // (PIECE_S * SAMPLE_RATE) * PIECE_S * SAMPLE_RATE
         end = min(begin + PIECE_S * SAMPLE_RATE, n_samples)
         try:
-            for samples in _decode_piece(path, begin, end):
-                part = samples[max(0, at - begin) :]
-                begin += len(samples)
-                at += len(part)
-                if len(part):
-                    yield part
+            with contextlib.closing(_decode_piece(path, begin, end)) as blocks:
+                for samples in blocks:
+                    part = samples[max(0, at - begin) :]
+                    begin += len(samples)
+                    at += len(part)
+                    if len(part):
+                        yield part
         except (_soundfile().LibsndfileError, OSError) as error:
             raise AudioError(
                 f"{path}: decoding failed ({_reason(error)})", kind="unreadable"
@@ -136,7 +138,7 @@ def decode(path: Path, n_samples: int, start: int = 0) -> Iterator[Int16Array]:
         yield np.zeros(n_samples - at, np.int16)
 
 
-def _decode_piece(path: Path, begin: int, end: int) -> Iterator[Int16Array]:
+def _decode_piece(path: Path, begin: int, end: int) -> Generator[Int16Array]:
     """Samples ``[begin, end)`` of the 24 kHz timeline, fewer where the file ends.
 
     ``begin`` is a whole number of seconds. The filter starts on a margin before the piece; both

@@ -90,14 +90,19 @@ class FolderLock:
     stale, and is taken over, when its process is gone (same host) or its heartbeat is older than
     ``STALE_AFTER_S`` (another host).
 
+    Parameters
+    ----------
+    patience_s : how long to wait for another owner to leave, seconds
+
     Raises
     ------
     StoreError
         (kind ``locked``) when another live process holds the folder.
     """
 
-    def __init__(self, folder: Path, name: str = ".lock") -> None:
+    def __init__(self, folder: Path, name: str = ".lock", patience_s: float = 0.0) -> None:
         self.path = folder / name
+        self._patience_s = patience_s
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -112,10 +117,14 @@ class FolderLock:
         # A complete lock file is linked into place: no reader ever sees an empty one.
         staged = self.path.with_name(f"{self.path.name}.{me['host']}.{me['pid']}")
         staged.write_text(json.dumps(me))
+        give_up = time.monotonic() + self._patience_s
         try:
             while not self._link(staged):
                 owner = _read_owner(self.path)
                 if owner is not None and self._alive(owner):
+                    if time.monotonic() < give_up:
+                        time.sleep(0.05)
+                        continue
                     raise StoreError(
                         f"{self.path.parent} is being written by process {owner['pid']} on "
                         f"{owner['host']}; wait for it, or stop it, then repeat the command",
@@ -133,6 +142,11 @@ class FolderLock:
         if self._thread is not None:
             self._thread.join()
         self.path.unlink(missing_ok=True)
+
+    def is_held(self) -> bool:
+        """Whether a live process holds it now."""
+        owner = _read_owner(self.path)
+        return owner is not None and self._alive(owner)
 
     def _link(self, staged: Path) -> bool:
         try:

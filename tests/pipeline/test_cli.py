@@ -18,8 +18,8 @@ from pipeline.store import Store
 
 FLAGS = {
     "build": "--corpus --root --out --descriptors --max-segments-per-recording --checksum "
-    "--workers --cluster --max-failures --config --json --help",
-    "add": "--descriptors --workers --cluster --json --help",
+    "--workers --cluster --part --max-failures --config --json --help",
+    "add": "--descriptors --workers --cluster --part --json --help",
     "verify": "--json --help",
     "info": "--json --help",
     "list": "--json --help",
