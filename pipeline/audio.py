@@ -219,11 +219,16 @@ def _check_riff(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as handle:
         head = handle.read(12)
-        if head[:4] != b"RIFF" or head[8:12] != b"WAVE":
+        if head[:4] not in (b"RIFF", b"RF64") or head[8:12] != b"WAVE":
             return
+        unstated = 0xFFFFFFFF  # of a stream, or (RF64) of more than 4 GiB: then ds64 has it
         while len(chunk := handle.read(8)) == 8:
             name, length = struct.unpack("<4sI", chunk)
+            if name == b"ds64" and head[:4] == b"RF64" and length >= 16:
+                _, unstated = struct.unpack("<QQ", handle.read(16).ljust(16, b"\0"))
+                length -= 16
             if name == b"data":
+                length = unstated if length == 0xFFFFFFFF else length
                 if length != 0xFFFFFFFF and handle.tell() + length > size:
                     missing = handle.tell() + length - size
                     raise AudioError(
