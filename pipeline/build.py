@@ -186,10 +186,12 @@ def _prepare(folder: Path, missing: list[ArrayInfo]) -> None:
         create_array(folder, info)
 
 
-def add(path: Path, config: BuildConfig, console: Console) -> BuildResult:
+def add(
+    path: Path, config: BuildConfig, console: Console, executor: Executor | None = None
+) -> BuildResult:
     """Add descriptors to a finished store without its corpus."""
     read_record(path)
-    job = _Job(config, console)
+    job = _Job(config, console, executor)
     with job.hold(path):
         store, built = _extend(path, choose_descriptors(config.descriptors or ()), job)
     return BuildResult(store=store, built=built, failures=[], seconds=job.clock.laps)
