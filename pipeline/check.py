@@ -103,7 +103,7 @@ def check_corpus(corpus: Corpus, config: CheckConfig, console: Console) -> dict[
             counts["remembered"] += int(found.problem is None and not found.read)
             if file.kind in HASHED[config.level] and found.problem is None:
                 counts["unknown" if file.expected is None else "compared"] += 1
-            if file.row is not None and "sha256" in found.facts:
+            if file.row is not None and file.hashed and "sha256" in found.facts:
                 hashes[file.name] = Checksum(
                     bytes=found.facts["size"], sha256=found.facts["sha256"]
                 )

@@ -58,13 +58,17 @@ def examine(files: list[File], memory: Memory) -> Generator[Found, None, None]:
     """Threads, not processes: the work is reading and hashing, which release the interpreter."""
     pool = ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1)))
     try:
-        for found in pool.map(lambda file: _facts_of(file, memory.get(file.name)), files):
-            if found.problem is None and found.read:
-                memory.put(found.file.name, found.facts, found.read)
-            yield found
+        yield from pool.map(lambda file: _remembered(file, memory), files)
     finally:
         pool.shutdown(cancel_futures=True)
         memory.save()
+
+
+def _remembered(file: File, memory: Memory) -> Found:
+    found = _facts_of(file, memory.get(file.name))
+    if found.problem is None and found.read:
+        memory.put(file.name, found.facts, found.read)
+    return found
 
 
 def _facts_of(file: File, remembered: dict[str, Any]) -> Found:

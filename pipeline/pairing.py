@@ -34,7 +34,7 @@ from pipeline.corpora.titles import AUDIO_FOLDERS, MIDI_FOLDERS, guess
 from pipeline.midi import read_performance
 from pipeline.spectral import SAMPLE_RATE, SEGMENT_S
 
-AUDIO_SUFFIXES = frozenset(".wav .flac .ogg .opus .mp3 .aif .aiff .aifc .au .caf .w64".split())
+AUDIO_SUFFIXES = frozenset(".wav .flac .ogg .opus .mp3 .aif .aiff .aifc .au .w64".split())
 MIDI_SUFFIXES = frozenset((".mid", ".midi"))
 DEFAULT_NAME = "pairs.csv"
 TRAIN_BELOW, VALIDATION_BELOW = 0.8, 0.9  # of the hash's range

@@ -58,7 +58,7 @@ _TROUBLE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What an archive may ask for; MAESTRO has 2,556 members, 129 GB and a ratio of 1.2."""
+    """What an archive may ask for; MAESTRO has about 2,600 members, 129 GB, a ratio of 1.2."""
 
     members: int = 20_000
     bytes: int = 512 << 30

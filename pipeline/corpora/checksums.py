@@ -41,7 +41,7 @@ def read_checksums(path: Path) -> dict[str, Checksum]:
         (kind ``checksums``) for a file that cannot be read or is not of this form, naming the line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise CorpusError(f"cannot read checksums from {path}: {error}", kind="checksums") from None
     found: dict[str, Checksum] = {}

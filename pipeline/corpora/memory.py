@@ -7,6 +7,7 @@ which is killed loses little; one that is damaged, or speaks of another subject,
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ SAVE_FILES, SAVE_BYTES = 64, 1 << 30
 
 
 class Memory:
-    """Facts by file name.
+    """Facts by file name; threads may share one.
 
     Parameters
     ----------
@@ -31,6 +32,7 @@ class Memory:
         self._subject = digest({"format": FORMAT, "subject": subject}, 64)
         self._facts: dict[str, dict[str, Any]] = {}
         self._new_files = self._new_bytes = 0
+        self._lock = threading.RLock()
         try:
             document = read_json(path)
             if document["subject"] == self._subject and isinstance(document["files"], dict):
@@ -44,14 +46,16 @@ class Memory:
 
     def put(self, name: str, facts: dict[str, Any], read: int) -> None:
         """Remember; ``read`` bytes were read to learn it."""
-        self._facts[name] = facts
-        self._new_files += 1
-        self._new_bytes += read
-        if self._new_files >= SAVE_FILES or self._new_bytes >= SAVE_BYTES:
-            self.save()
+        with self._lock:
+            self._facts[name] = facts
+            self._new_files += 1
+            self._new_bytes += read
+            if self._new_files >= SAVE_FILES or self._new_bytes >= SAVE_BYTES:
+                self.save()
 
     def save(self) -> None:
         """Write what is new, if anything is."""
-        if self._new_files:
-            write_json(self.path, {"subject": self._subject, "files": self._facts})
-            self._new_files = self._new_bytes = 0
+        with self._lock:
+            if self._new_files:
+                write_json(self.path, {"subject": self._subject, "files": self._facts})
+                self._new_files = self._new_bytes = 0

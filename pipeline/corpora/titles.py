@@ -25,7 +25,7 @@ _YEAR = re.compile(r"(?<!\d)(?:1[89]|20)\d\d(?!\d)")
 _SORTING = re.compile(r"(?:cd|disc|disk|part|vol|volume)[ _-]*\d+|(?:1[89]|20)\d\d|\d{1,3}", re.I)
 _TRACK = re.compile(r"^\d{1,3}(?:\s*[.)-]\s*|\s+)(?=\S)")
 _TAKE = re.compile(
-    r"[\s(\[-]+(?:(?:take|version|perf|performance|recording|rec)\.?\s*\d+|(?<=[(\[])\d+)\s*[)\]]?$",
+    r"[\s(\[-]+(?:(?:take|version|perf|performance|recording|rec)\.?\s*\d+|(?<=[(\[])\d{1,2})\s*[)\]]?$",
     re.I,
 )
 _BETWEEN = re.compile(r"\s+[-–—]\s+")
