@@ -66,7 +66,7 @@ def test_dropped_connections_go_on_at_the_byte(reset: bool, length: bool, tmp_pa
         assert [asked for _, asked, _, _ in served.log] == [None, *(f"bytes={n}-" for n in at)]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_any_cuts_give_the_same_bytes(seed: int, tmp_path: Path) -> None:
     rng = random.Random(seed)
     content = CONTENT[: rng.randrange(2000, 20_000)]
