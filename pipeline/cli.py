@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import cli_corpora
 from pipeline.base.console import Console, program, run_command, stop_signals_raise
 
 app = typer.Typer(
@@ -194,6 +195,9 @@ def list_descriptors(as_json: JsonFlag = False) -> None:
         console.result(data, text)
 
     run_command(console, action)
+
+
+cli_corpora.register(app)
 
 
 def main() -> None:

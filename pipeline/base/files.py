@@ -14,7 +14,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,12 +63,17 @@ def read_json(path: Path) -> Any:
         return json.load(handle)
 
 
-def sha256_file(path: Path, block: int = 1 << 20) -> str:
-    """SHA-256 of a whole file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
+def sha256_file(
+    path: Path, block: int = 1 << 20, progress: Callable[[int], None] | None = None
+) -> str:
+    """SHA-256 of a whole file, as 64 hexadecimal digits; ``progress`` is told the bytes read."""
+    digest, done = hashlib.sha256(), 0
     with open(path, "rb") as handle:
         while chunk := handle.read(block):
             digest.update(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done)
     return digest.hexdigest()
 
 

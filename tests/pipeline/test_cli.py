@@ -23,6 +23,10 @@ FLAGS = {
     "verify": "--json --help",
     "info": "--json --help",
     "list": "--json --help",
+    "check-corpus": "--corpus --root --level --manifest --write-manifest --midi-only --state --json "
+    "--help",
+    "download": "--out --corpus --midi-only --url --sha256 --json --help",
+    "make-csv": "--out --json --help",
 }
 
 
@@ -42,7 +46,7 @@ try:
     app({args!r}, prog_name="xmodal-features")
 except SystemExit as end:
     assert end.code == 0, end.code
-heavy = "torch numba librosa scipy zarr pyarrow dask soundfile pretty_midi music21".split()
+heavy = "torch numba librosa scipy zarr pyarrow dask soundfile pretty_midi music21 polars".split()
 print([m for m in heavy if m in sys.modules], file=sys.stderr)
 """
 
