@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import cli_corpora
 from pipeline.base.console import Console, program, run_command, stop_signals_raise
 
 app = typer.Typer(
@@ -35,6 +36,10 @@ ClusterOption = Annotated[
         help="Address of a running Dask scheduler (tcp://…), or 'local'. [default: local]"
     ),
 ]
+PartOption = Annotated[
+    str | None,
+    typer.Option(help="i/n: share the work with n - 1 other jobs that run this same command."),
+]
 
 
 class ChecksumMode(StrEnum):
@@ -47,7 +52,8 @@ class ChecksumMode(StrEnum):
 @app.command(
     epilog="Examples:  xmodal-features build --corpus demo   ·   xmodal-features build --corpus "
     "maestro --root /data/maestro-v3.0.0 --workers 16   ·   xmodal-features build --corpus "
-    "my/pairs.csv --descriptors A4,D4,mel"
+    "my/pairs.csv --descriptors A4,D4,mel   ·   in job i of an array of 8:  xmodal-features build "
+    "--corpus maestro --root /data/maestro-v3.0.0 --part $SLURM_ARRAY_TASK_ID/8"
 )
 def build(
     corpus: Annotated[
@@ -73,6 +79,7 @@ def build(
     ] = None,
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
+    part: PartOption = None,
     max_failures: Annotated[
         int | None, typer.Option(min=0, help="Recordings that may be unusable. [default: 0]")
     ] = None,
@@ -95,6 +102,7 @@ def build(
             "max_failures": max_failures,
             "workers": workers,
             "cluster": cluster,
+            "part": part,
         }
         flags = {name: value for name, value in flags.items() if value is not None}
         if max_segments_per_recording is not None:
@@ -123,6 +131,7 @@ def add(
     descriptors: Annotated[str, typer.Option(help="Names separated by commas, or 'all'.")],
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
+    part: PartOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Add descriptors to a finished store, from its own audio and notes; no recording is read."""
@@ -134,8 +143,9 @@ def add(
 
         settings = BuildConfig(
             descriptors=_names(descriptors),
-            workers=_cores() if workers is None else workers,
+            workers=_workers(part) if workers is None else workers,
             cluster=cluster or "local",
+            part=part,
         )
         with stop_signals_raise("repeat the command to continue"):
             _report(console, add_arrays(store, settings, console))
@@ -246,6 +256,9 @@ def list_descriptors(as_json: JsonFlag = False) -> None:
     run_command(console, action)
 
 
+cli_corpora.register(app)
+
+
 def main() -> None:
     """Entry point of ``xmodal-features``."""
     app()
@@ -253,6 +266,11 @@ def main() -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
+
+
+def _workers(part: str | None) -> int:
+    """All cores; a part of a shared build works in its own process."""
+    return _cores() if part is None else 0
 
 
 def _cap(text: str) -> int | None:
@@ -277,8 +295,9 @@ def _build_config(file: Path | None, flags: dict[str, Any]) -> Any:
     from pipeline.base.config import from_plain, load_toml, merge
     from pipeline.build import BuildConfig
 
-    settings = {"workers": _cores(), **(load_toml(file) if file else {})}
-    return from_plain(BuildConfig, merge(settings, flags), "build")
+    settings = merge(load_toml(file) if file else {}, flags)
+    settings.setdefault("workers", _workers(settings.get("part")))
+    return from_plain(BuildConfig, settings, "build")
 
 
 def _report(console: Console, result: Any) -> None:

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -31,7 +32,6 @@ from pipeline.store.schema import BUILD_INFO, RECORD, SEAL
 BLOCK = 4 << 20
 STREAMS = 4  # files under way at once: a network file system serves several better than one
 SPARE_BYTES = 64 << 20  # left free: folders, records, and what others write meanwhile
-WAIT_S = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,19 +88,10 @@ def stage(source: Path, folder: Path, console: Console, *, full: bool = False) -
 @contextlib.contextmanager
 def _turn(folder: Path, name: str, console: Console) -> Iterator[None]:
     """Hold the lock, once whoever holds it now has done."""
-    waiting = False
-    with contextlib.ExitStack() as held:
-        while True:
-            try:
-                held.enter_context(FolderLock(folder, name))
-                break
-            except StoreError as error:
-                if error.kind != "locked":
-                    raise
-                if not waiting:
-                    console.say(f"another task copies the same store; waiting ({error})")
-                waiting = True
-                time.sleep(WAIT_S)
+    lock = FolderLock(folder, name, patience_s=math.inf)
+    if lock.is_held():
+        console.say(f"another task copies the same store to {folder}; waiting for it")
+    with lock:
         yield
 
 

@@ -204,7 +204,6 @@ def test_two_tasks_of_one_node_copy_once(
     own_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two threads meet here, processes in the full test below; both must get the same copy."""
-    monkeypatch.setattr(module, "WAIT_S", 0.01)
     inside, go_on = threading.Event(), threading.Event()
     original = module._copy_files
 
