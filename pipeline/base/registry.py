@@ -70,10 +70,9 @@ class Registry(Generic[T]):
         for point in importlib.metadata.entry_points(group=group):
             try:
                 point.load()
-            except ConfigError:
-                raise
             except Exception as error:
-                package = point.dist.name if point.dist else "?"
+                self._entry_point = group
+                package = point.dist.name if point.dist else point.value
                 raise ConfigError(
                     f"{self.kind} '{point.name}' of the package {package} cannot be loaded "
                     f"({type(error).__name__}: {error}); repair or uninstall that package"
