@@ -42,7 +42,6 @@ def paired(
     ratios = sorted(b / a for a, b in pairs)
     return {
         "ours_ms": 1e3 * statistics.median(a for a, _ in pairs),
-        "ours_least_ms": 1e3 * min(a for a, _ in pairs),  # least disturbed by other work
         "theirs_ms": 1e3 * statistics.median(b for _, b in pairs),
         "ratio": statistics.median(ratios),
         "ratio_low": ratios[len(ratios) // 10],

@@ -77,7 +77,7 @@ class Descriptor(abc.ABC):
     side : the modality that it is computed from
     axis, width : the output's shape (see the module)
     units, summary : for people
-    cost : milliseconds a segment on one core, the shared transform included, rounded to two digits as
+    cost : processor milliseconds a segment, the shared transform included, rounded to two digits as
         ``benchmarks/results/descriptors.json`` has it; None where nobody has measured it
     pooled : name of the per-segment descriptor that stands for this one where a mechanism wants one
         vector a segment (the time mean of A4 is 0 by construction, method §9.3)

@@ -95,7 +95,7 @@ def _find_thresholds(points, sounds, wanted, squares, bits, counts, out):  # typ
             at += n - d
         counts[:] = 0
         for i in range(at):
-            counts[max(0, (bits[i] >> _DROPPED_BITS) - _FIRST_BIN)] += 1
+            counts[_bin(bits[i])] += 1
         chosen, below = 0, 0
         while below + counts[chosen] < wanted:
             below += counts[chosen]
@@ -103,7 +103,7 @@ def _find_thresholds(points, sounds, wanted, squares, bits, counts, out):  # typ
         # The few squares of that bin, sorted to the front of the buffer (read before written).
         kept = 0
         for i in range(at):
-            if max(0, (bits[i] >> _DROPPED_BITS) - _FIRST_BIN) == chosen:
+            if _bin(bits[i]) == chosen:
                 square, k = squares[i], kept
                 while k > 0 and squares[k - 1] > square:
                     squares[k] = squares[k - 1]
@@ -111,6 +111,12 @@ def _find_thresholds(points, sounds, wanted, squares, bits, counts, out):  # typ
                 squares[k] = square
                 kept += 1
         out[t] = squares[wanted - below - 1]
+
+
+@kernel
+def _bin(bits):  # type: ignore[no-untyped-def]
+    """Bin of a float64 >= 0 given as an integer; the last one takes what is larger."""
+    return min(max(0, (bits >> _DROPPED_BITS) - _FIRST_BIN), _N_BINS - 1)
 
 
 @kernel
