@@ -57,6 +57,7 @@ class A7(_Attractor):
 
     name = "A7"
     version = 1
+    cost = 1.4
     summary = "ratios of the 8 largest bins, by nearness to 12 simple ratios"
 
     def extract(self, segment: Spectrum) -> FloatArray:
@@ -70,6 +71,7 @@ class A9(_Attractor):
 
     name = "A9"
     version = 1
+    cost = 1.4
     summary = "A7 with ratios weighted by their rarity in the segment (absolute threshold)"
 
     def extract(self, segment: Spectrum) -> FloatArray:
@@ -84,6 +86,7 @@ class A7s(_Attractor):
 
     name = "A7s"
     version = 1
+    cost = 1.4
     summary = "ratios of the 8 largest spectral peaks, by nearness to 12 simple ratios"
 
     def extract(self, segment: Spectrum) -> FloatArray:
@@ -97,6 +100,7 @@ class A9s(_Attractor):
 
     name = "A9s"
     version = 1
+    cost = 1.4
     summary = "A7s with ratios weighted by their rarity in the segment (relative threshold)"
 
     def extract(self, segment: Spectrum) -> FloatArray:

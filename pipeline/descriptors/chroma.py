@@ -41,6 +41,7 @@ class A8(_Chroma):
 
     name = "A8"
     version = 1
+    cost = 0.84
     units = "share of the frame"
     summary = "chroma times spectral flux, then normalised: the gate cancels but where it is 0"
 
@@ -56,6 +57,7 @@ class A8s(_Chroma):
 
     name = "A8s"
     version = 1
+    cost = 0.84
     units = "share of the loudest onset"
     summary = "normalised chroma times spectral flux: what sounds when something begins"
 

@@ -28,6 +28,7 @@ class D4(MidiDescriptor):
 
     name = "D4"
     version = 1
+    cost = 0.0021
     axis = "note"
     width = 4
     units = "intervals of 24 semitones"
@@ -46,6 +47,7 @@ class D4s(MidiDescriptor):
 
     name = "D4s"
     version = 1
+    cost = 0.0027
     axis = "note"
     width = 2
     units = "intervals of 24 semitones"

@@ -41,6 +41,7 @@ class D1(MidiDescriptor):
 
     name = "D1"
     version = 1
+    cost = 0.035
     axis = "segment"
     width = 128
     units = "share of the pairs"
@@ -57,6 +58,7 @@ class D2(MidiDescriptor):
 
     name = "D2"
     version = 1
+    cost = 0.027
     axis = "segment"
     width = 384
     units = "share of the weights"
@@ -73,6 +75,7 @@ class D3(MidiDescriptor):
 
     name = "D3"
     version = 1
+    cost = 0.013
     axis = "segment"
     width = 153
     units = "share"

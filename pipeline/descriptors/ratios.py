@@ -13,6 +13,7 @@ even steps of an octave.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -28,6 +29,20 @@ EVEN: DoubleArray = np.arange(32) / 32.0
 N_KEPT, SIGMA, PAIR_FLOOR, FLOOR = 8, 0.02, 1e-8, 1e-8
 
 _C = tuple(1.0 / math.factorial(n) for n in range(10))  # of exp's polynomial
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Peaks:
+    """Up to 8 local maxima of every frame, in order of lag; a height of -1 stands for none.
+
+    Attributes
+    ----------
+    octaves, heights : float64 [188, 8]
+        ``log2`` of the lag, and how high.
+    """
+
+    octaves: DoubleArray
+    heights: DoubleArray
 
 
 def activations(
@@ -62,6 +77,14 @@ def shares(values: DoubleArray) -> DoubleArray:
     return result
 
 
+def highest(curves: DoubleArray, first: int, last: int) -> Peaks:
+    """The 8 highest strict local maxima above 0 of every curve [188, L] at ``first`` … ``last``."""
+    places = np.empty((len(curves), N_KEPT), np.int64)
+    heights = np.empty((len(curves), N_KEPT))
+    _find_peaks(curves, first, last, places, heights)
+    return Peaks(np.log2(places), heights)
+
+
 @kernel
 def _attract(low, high, sizes, centres, sigma, pair_floor, out):  # type: ignore[no-untyped-def]
     """out[t, c] = Σ_{i<j} sqrt(m_i m_j + floor) exp(-½ (d / sigma)²).
@@ -94,3 +117,26 @@ def _attract(low, high, sizes, centres, sigma, pair_floor, out):  # type: ignore
                     y *= y
                     y *= y
                     out[t, c] += weight * y
+
+
+@kernel
+def _find_peaks(curves, first, last, places, heights):  # type: ignore[no-untyped-def]
+    """Keep the highest maxima, of equals the first; then put them in order of place."""
+    kept = places.shape[1]
+    for t in range(curves.shape[0]):
+        curve, place, height = curves[t], places[t], heights[t]
+        place[:], height[:] = 1, -1.0
+        for k in range(first, last + 1):
+            h = curve[k]
+            if h > curve[k - 1] and h > curve[k + 1] and h > 0.0 and h > height[kept - 1]:
+                i = kept - 1
+                while i > 0 and h > height[i - 1]:
+                    height[i], place[i] = height[i - 1], place[i - 1]
+                    i -= 1
+                height[i], place[i] = h, k
+        for i in range(1, kept):
+            h, k, j = height[i], place[i], i
+            while j > 0 and place[j - 1] > k:
+                height[j], place[j] = height[j - 1], place[j - 1]
+                j -= 1
+            height[j], place[j] = h, k

@@ -57,16 +57,13 @@ What the source leaves open, and is chosen here:
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.base.jit import kernel
 from pipeline.descriptors import plots
 from pipeline.descriptors.autocorrelation import autocorrelations, energies
 from pipeline.descriptors.contract import AudioDescriptor, FloatArray, register
-from pipeline.descriptors.ratios import EVEN, N_KEPT, SIMPLE, activations, shares
+from pipeline.descriptors.ratios import EVEN, SIMPLE, Peaks, activations, highest, shares
 from pipeline.spectral import N_FRAMES, SAMPLE_RATE, Spectrum
 from pipeline.stft import N_FFT
 
@@ -99,6 +96,7 @@ class A10a(_Periods):
 
     name = "A10a"
     version = 1
+    cost = 3.9
     width = 12
     summary = "ratios of the 8 highest autocorrelation peaks, by nearness to 12 simple ratios"
 
@@ -113,6 +111,7 @@ class A10b(_Periods):
 
     name = "A10b"
     version = 1
+    cost = 6.3
     width = 12
     summary = "ratios of the 8 highest recurrence-rate peaks, by nearness to 12 simple ratios"
 
@@ -127,6 +126,7 @@ class A10c(_Measures):
 
     name = "A10c"
     version = 1
+    cost = 10.0
     summary = "six measures of the recurrence plot, z-scored; DET and LAM near 1 by a mistake"
 
     def extract(self, segment: Spectrum) -> FloatArray:
@@ -140,6 +140,7 @@ class A10d(_Periods):
 
     name = "A10d"
     version = 1
+    cost = 4.6
     width = 32
     summary = "ratios of the 8 highest autocorrelation peaks, in 32 even steps of an octave"
 
@@ -154,6 +155,7 @@ class A10e(_Periods):
 
     name = "A10e"
     version = 1
+    cost = 6.6
     width = 32
     summary = "ratios of the 8 highest recurrence-rate peaks, in 32 even steps of an octave"
 
@@ -168,6 +170,7 @@ class A10cs(_Measures):
 
     name = "A10cs"
     version = 1
+    cost = 12.0
     summary = "A10c with DET and LAM as shares of points on diagonal and on vertical lines"
 
     def extract(self, segment: Spectrum) -> FloatArray:
@@ -181,6 +184,7 @@ class A10cLevel(AudioDescriptor):
 
     name = "A10c_level"
     version = 1
+    cost = 11.0
     axis = "segment"
     width = 6
     units = "shares, points, nats, points"
@@ -192,20 +196,6 @@ class A10cLevel(AudioDescriptor):
         """float32 [6] from one segment's frames."""
         total = segment.once(sound_measures).sum(axis=0)
         return (total / max(1, int(segment.once(sounding).sum()))).astype(np.float32)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Peaks:
-    """Up to 8 local maxima of every frame, in order of lag; a height of -1 stands for none.
-
-    Attributes
-    ----------
-    octaves, heights : float64 [188, 8]
-        ``log2`` of the lag, and how high.
-    """
-
-    octaves: DoubleArray
-    heights: DoubleArray
 
 
 def frame_energies(segment: Spectrum) -> DoubleArray:
@@ -244,14 +234,6 @@ def paper_measures(segment: Spectrum) -> DoubleArray:
     return found
 
 
-def highest(curves: DoubleArray, first: int, last: int) -> Peaks:
-    """The 8 highest strict local maxima above 0 of every curve [188, L] at ``first`` … ``last``."""
-    places = np.empty((len(curves), N_KEPT), np.int64)
-    heights = np.empty((len(curves), N_KEPT))
-    _find_peaks(curves, first, last, places, heights)
-    return Peaks(np.log2(places), heights)
-
-
 def _points(segment: Spectrum) -> DoubleArray:
     return plots.frame_points(segment.hops, N_FRAMES)
 
@@ -276,26 +258,3 @@ def _standardised(segment: Spectrum, values: DoubleArray) -> FloatArray:
     scored = moved / np.maximum(moved.std(axis=0, ddof=1), STD_FLOOR)
     scored[~segment.once(sounding)] = 0.0
     return scored.astype(np.float32)
-
-
-@kernel
-def _find_peaks(curves, first, last, places, heights):  # type: ignore[no-untyped-def]
-    """Keep the highest maxima, of equals the first; then put them in order of place."""
-    kept = places.shape[1]
-    for t in range(curves.shape[0]):
-        curve, place, height = curves[t], places[t], heights[t]
-        place[:], height[:] = 1, -1.0
-        for k in range(first, last + 1):
-            h = curve[k]
-            if h > curve[k - 1] and h > curve[k + 1] and h > 0.0 and h > height[kept - 1]:
-                i = kept - 1
-                while i > 0 and h > height[i - 1]:
-                    height[i], place[i] = height[i - 1], place[i - 1]
-                    i -= 1
-                height[i], place[i] = h, k
-        for i in range(1, kept):
-            h, k, j = height[i], place[i], i
-            while j > 0 and place[j - 1] > k:
-                height[j], place[j] = height[j - 1], place[j - 1]
-                j -= 1
-            height[j], place[j] = h, k
