@@ -39,6 +39,7 @@ lint: $(READY)  ## Style, types, spelling, import contracts
 
 bench: $(READY)  ## Measure, and write benchmarks/results/*.json
 	$(BIN)/python -m benchmarks.features
+	$(BIN)/python -m benchmarks.descriptors
 	$(BIN)/python -m benchmarks.train
 
 clean:  ## Remove caches (stores and runs stay)

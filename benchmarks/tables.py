@@ -1,4 +1,4 @@
-"""The README's tables, written between their markers from ``benchmarks/results/*.json``.
+"""The tables of README and docs, written between their markers from ``benchmarks/results/*.json``.
 
 python -m benchmarks.tables
 """
@@ -13,21 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS
+from pipeline.descriptors import DESCRIPTORS
+from pipeline.verify import MEAN_NOTES_PER_SEGMENT, describe_registry
 from trainer.presets import preset_config
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+DESCRIPTORS_PAGE = ROOT / "docs/descriptors.md"
+PAGES = (README, DESCRIPTORS_PAGE)
 CORPORA = {"demo": "demo (rendered)", "maps": "real recordings (MAPS)"}
 
 
 def main() -> None:
-    """Rewrite every block."""
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrite every block of every page."""
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def filled(text: str) -> str:
     """``text`` with every marked block made anew."""
     for name, make in BLOCKS.items():
+        if f"<!-- {name} -->" not in text:
+            continue
         pattern = re.compile(rf"<!-- {name} -->\n.*?<!-- /{name} -->", re.DOTALL)
         made = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
         text = pattern.sub(made.replace("\\", r"\\"), text)
@@ -76,7 +83,7 @@ def scores() -> str:
 
 def speed() -> str:
     """Ratios of the feature stage and the data path, each beside its goal, met or missed."""
-    features, train = load("features"), load("train-cpu")
+    features, train, alone = load("features"), load("train-cpu"), load("descriptors")
     a4, decode, stage = features["a4"], features["decode"], features["stage"]
     resident = train["residency"]
     lines = [
@@ -84,6 +91,7 @@ def speed() -> str:
         "|---|---|---|",
         goal("A4 of a segment, one core, against librosa", times(a4["against_librosa"]), 2.0),
         goal("… against torch", times(a4["against_torch"]), 2.0),
+        *described(alone),
         goal(
             "decode + down-mix + resample against `librosa.load`, at most "
             f"{decode['max_difference_lsb']:.0f} LSB apart",
@@ -112,10 +120,76 @@ def speed() -> str:
     ]
     size = next(iter(train["steps"].values()))["size"]
     note = (
-        f"Features on {machine(features)}, stores written to memory; "
+        f"Features on {machine(features)}, stores written to memory; descriptors on "
+        f"{machine(alone)}; "
         f"training on {machine(train)}, size {size}. On a GPU: not yet measured."
     )
     return "\n".join([*lines, "", note])
+
+
+def described(alone: dict[str, Any]) -> list[str]:
+    """Rows about descriptors; each by itself is in docs/descriptors.md."""
+    fft, together = alone["a4_against_fft"], alone["together"]
+    slowest, pair = min(alone["descriptors"].items(), key=lambda item: item[1]["ratio"])
+    return [
+        goal(
+            "A4 of a segment over what is allowed, its float32 FFTs × 1.2 + 0.5 ms",
+            f"{fft['a4_ms'] / (1.2 * fft['fft_ms'] + 0.5):.2f} ×",
+            -1.0,
+        ),
+        goal(
+            f"every descriptor against plain NumPy, least of {len(alone['descriptors'])} "
+            f"(`{slowest}`)",
+            times(pair),
+            3.0,
+        ),
+        goal(
+            f"{', '.join(together['names'])} of a segment / the sum of their kernels and one STFT",
+            f"{together['ratio']:.2f} ×",
+            -1.3,
+        ),
+    ]
+
+
+def descriptors() -> str:
+    """The registry of this repository, with what each costs."""
+    measured = load("descriptors")["descriptors"]
+    lines = [
+        "| name | side | shape | unit | bytes | cost | plain | what |",
+        "|---|---|---|---|--:|--:|--:|---|",
+    ]
+    for d in describe_registry()[0]:
+        module = type(DESCRIPTORS.get(d["name"])).__module__
+        if not module.startswith("pipeline."):
+            continue
+        file = module.replace(".", "/") + ".py"
+        lines.append(
+            row(
+                f"[`{d['name']}`](../{file})",
+                d["side"],
+                d["shape"],
+                d["units"],
+                f"{d['bytes_per_segment']:,}",
+                f"{d['cost_ms']:g} ms",
+                f"{measured[d['name']]['ratio']:.0f} ×",
+                d["summary"],
+            )
+        )
+    note = (
+        f"Bytes: of a segment as float16, with {MEAN_NOTES_PER_SEGMENT} notes. Cost: a segment on one "
+        f"core, the transform included, {machine(load('descriptors'))}."
+    )
+    return "\n".join([*lines, "", note])
+
+
+def example() -> str:
+    """The example package, file by file."""
+    folder = ROOT / "docs/examples/xmodal-flatness"
+    parts = []
+    for name, language in (("pyproject.toml", "toml"), ("xmodal_flatness.py", "python")):
+        text = (folder / name).read_text(encoding="utf-8").rstrip()
+        parts.append(f"`{name}`\n\n```{language}\n{text}\n```")
+    return "\n\n".join(parts)
 
 
 def goal(what: str, measured: str, bound: float) -> str:
@@ -164,8 +238,9 @@ FIRST = {
 
 def first_line(path: Path) -> str:
     """What a file says of itself in its first line."""
-    if path.name in FIRST:
-        return FIRST[path.name]
+    known = FIRST.get(path.relative_to(ROOT).as_posix())
+    if known:
+        return known
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         found = re.match(r'\s*"""(.*?)(?:\n\n|"""|\Z)', text, re.DOTALL)
@@ -218,6 +293,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "budgets": budgets,
     "speed": speed,
     "tree": tree,
+    "descriptors": descriptors,
+    "example": example,
 }
 
 

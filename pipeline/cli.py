@@ -244,7 +244,7 @@ def stage(
 
 @app.command("list", epilog="Example:  xmodal-features list")
 def list_descriptors(as_json: JsonFlag = False) -> None:
-    """List the descriptors: side, shape, bytes per segment, units and meaning."""
+    """List the descriptors: side, shape, bytes and milliseconds per segment, units and meaning."""
     console = Console(as_json)
 
     def action() -> None:

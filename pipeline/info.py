@@ -126,6 +126,7 @@ def describe_registry() -> tuple[list[dict[str, Any]], str]:
             "axis": d.axis,
             "shape": d.shape(),
             "bytes_per_segment": 2 * d.width * rows[d.axis],
+            "cost_ms": d.cost,
             "units": d.units,
             "role": d.role,
             "summary": d.summary,
@@ -133,7 +134,8 @@ def describe_registry() -> tuple[list[dict[str, Any]], str]:
         for name, d in DESCRIPTORS.items()
     ]
     text = "\n".join(
-        f"{d['name']:<9} {d['side']:<6} {d['shape']:<12} {d['bytes_per_segment']:>7} B  {d['summary']}"
+        f"{d['name']:<10} {d['side']:<6} {d['shape']:<12} {d['bytes_per_segment']:>7} B "
+        f"{'-' if d['cost_ms'] is None else format(d['cost_ms'], 'g'):>6} ms  {d['summary']}"
         for d in data
     )
     return data, text

@@ -57,6 +57,7 @@ class A4(AudioDescriptor):
 
     name = "A4"
     version = 1
+    cost = 0.83
     axis = "frame"
     width = 8
     units = "standard deviations"
@@ -80,6 +81,7 @@ class A4Level(AudioDescriptor):
 
     name = "A4_level"
     version = 1
+    cost = 0.79
     axis = "segment"
     width = 8
     units = "ln(1 + M)"

@@ -77,6 +77,8 @@ class Descriptor(abc.ABC):
     side : the modality that it is computed from
     axis, width : the output's shape (see the module)
     units, summary : for people
+    cost : processor milliseconds a segment, the shared transform included, rounded to two digits as
+        ``benchmarks/results/descriptors.json`` has it; None where nobody has measured it
     pooled : name of the per-segment descriptor that stands for this one where a mechanism wants one
         vector a segment (the time mean of A4 is 0 by construction, method §9.3)
     """
@@ -88,6 +90,7 @@ class Descriptor(abc.ABC):
     width: ClassVar[int]
     units: ClassVar[str]
     summary: ClassVar[str]
+    cost: ClassVar[float | None] = None
     pooled: ClassVar[str | None] = None
     role: ClassVar[Literal["descriptor", "frontend"]] = "descriptor"
     config: Any = NoConfig()

@@ -126,9 +126,14 @@ def test_a_report_lies_beside_its_store(own_store: Path, tmp_path: Path) -> None
 
 
 def test_list_shows_the_registry() -> None:
-    found = features("list", "--json")
-    assert [d["name"] for d in json.loads(found.stdout)] == list(DESCRIPTORS.names())
-    assert "octave-band" in features("list").stdout
+    found = json.loads(features("list", "--json").stdout)
+    assert [d["name"] for d in found] == list(DESCRIPTORS.names())
+    lines = features("list").stdout.splitlines()
+    for d, line in zip(found, lines, strict=True):
+        assert line.split()[0] == d["name"]
+        assert f" {d['bytes_per_segment']} B " in line
+        assert f" {d['cost_ms']:g} ms " in line
+        assert line.endswith(d["summary"])
 
 
 ERRORS = {
