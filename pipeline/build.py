@@ -19,11 +19,14 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from pipeline.base.config import to_plain
 from pipeline.base.console import Console
 from pipeline.base.errors import ConfigError, CorpusError, StoreError
-from pipeline.base.files import FolderLock, sweep_temporaries, write_json
+from pipeline.base.files import FolderLock, read_json, sweep_temporaries, write_json
 from pipeline.cluster import Executor, open_executor
+from pipeline.corpora import compositions
 from pipeline.corpora.resolve import Corpus
 from pipeline.describe import describe_tasks, run_describe
 from pipeline.descriptors import DESCRIPTORS, Descriptor
@@ -120,6 +123,7 @@ def build(
         _refuse_foreign(folder)
         with FolderLock(folder):
             sweep_temporaries(folder)
+            refresh_compositions(folder, corpus, job.console)
             if (folder / RECORD).exists():
                 store, built = _extend(folder, descriptors, job)
                 if built:
@@ -168,6 +172,35 @@ def _extend(folder: Path, descriptors: list[Descriptor], job: _Job) -> tuple[Sto
     job.clock.lap("describe")
     commit(folder, record, missing)
     return Store.open(folder), [i.name for i in missing]
+
+
+def refresh_compositions(folder: Path, corpus: Corpus, console: Console) -> None:
+    """Give a finished store the compositions of the present rules; no other column or file changes.
+
+    The commit record steps aside while the table is replaced, so that nobody reads the one with the
+    hash of the other; a build that was killed in between goes on here. The caller holds the lock.
+    """
+    aside = folder / JOURNAL / RECORD
+    if (folder / RECORD).exists():
+        aside.unlink(missing_ok=True)
+        record, table = read_record(folder), Store.open(folder).table("recordings")
+    elif aside.exists():
+        # The table is the old or the new one: both are whole, and differ in this column alone.
+        record, table = read_json(aside), pq.read_table(folder / "recordings.parquet")
+    else:
+        return
+    wanted = [r.composition for r in corpus.recordings]
+    column = table.schema.get_field_index("composition")
+    changed = sum(a != b for a, b in zip(table.column(column).to_pylist(), wanted, strict=True))
+    if not changed and not aside.exists():
+        return
+    if not aside.exists():
+        aside.parent.mkdir(exist_ok=True)
+        (folder / RECORD).replace(aside)
+    names = table.set_column(column, table.schema.field(column), [wanted])
+    write_table(folder, "recordings", names)
+    commit(folder, {**record, "compositions": compositions.VERSION}, [])
+    console.say(f"compositions: {changed} recordings have another one under the present rules")
 
 
 def add(path: Path, config: BuildConfig, console: Console) -> BuildResult:
@@ -228,6 +261,7 @@ def _build_new(
         "status": "partial" if plan.failures else "complete",
         "segmentation": to_plain(plan.segmentation),
         "licence": corpus.licence,
+        "compositions": compositions.VERSION,
         "config": {
             "checksum": job.config.checksum,
             "descriptors": [d.name for d in descriptors],

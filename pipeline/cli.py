@@ -187,6 +187,41 @@ def list_descriptors(as_json: JsonFlag = False) -> None:
     run_command(console, action)
 
 
+@app.command(
+    epilog="Examples:  xmodal-features compositions --corpus my/pairs.csv --out review.csv   ·   "
+    "xmodal-features compositions --corpus maestro --root /data/maestro-v3.0.0"
+)
+def compositions(
+    corpus: Annotated[
+        str, typer.Option(help="demo, maestro, or a CSV with MAESTRO's seven columns.")
+    ] = "demo",
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the corpus. [default: the CSV's]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file for the whole table.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Group a corpus' titles by composition, for review: doubtful ones, and ones in two splits."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from pipeline.base.files import atomic_write
+        from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
+        from pipeline.corpora.review import as_csv, as_text, review
+
+        # As `build` keeps it: the demo corpus is not made twice.
+        request = CorpusRequest(root=root, cache=Path("data/corpora"), workers=_cores())
+        resolved = resolve_corpus(corpus, request)
+        found = review(resolved.recordings)
+        if out is not None:
+            with atomic_write(out) as handle:
+                handle.write(as_csv(found["rows"]).encode())
+            console.say(f"wrote {out}")
+        console.result(found, as_text(found, resolved.name))
+
+    run_command(console, action)
+
+
 def main() -> None:
     """Entry point of ``xmodal-features``."""
     app()

@@ -3,7 +3,8 @@
 Reads the corpus table, every audio header and every MIDI file once. What cannot be used becomes a
 failure with stage, kind and reason; its recording keeps its row, with no segments. The plan's
 ``identity`` covers the table, the fingerprints of the inputs, the segmentation, the sample rate and
-the failures: neither the root folder, nor times of files, nor the number of workers.
+the failures: neither the root folder, nor times of files, nor the number of workers, nor which titles
+are one composition (rules that improve must not cost another reading of the corpus).
 """
 
 from __future__ import annotations
@@ -138,7 +139,8 @@ def identity_of(
             "sample_rate": SAMPLE_RATE,
             "versions": {"audio": audio.VERSION, "midi": midi.VERSION, "notes": segments.VERSION},
             "segmentation": to_plain(segmentation),
-            "recordings": to_plain(recordings),
+            # Derived by rules that improve; a column of the table that says it is among ``extra``.
+            "recordings": [{**to_plain(r), "composition": None} for r in recordings],
             "inputs": [i.fingerprint for i in inputs],
             "failed": [i.failure.recording for i in inputs if i.failure],
         },

@@ -120,6 +120,70 @@ def test_a_moved_corpus_is_the_same_store(
     assert same_store(found.path, tiny_store.path)
 
 
+# ---- compositions: rules that improve
+
+
+def regrouped(table: Path) -> Any:
+    """The corpus as later rules would group it."""
+    corpus = corpus_of(table)
+    names = [f"{r.composition}-anew" for r in corpus.recordings]
+    found = [
+        dataclasses.replace(r, composition=name)
+        for r, name in zip(corpus.recordings, [names[1], *names[1:]], strict=True)
+    ]
+    return dataclasses.replace(corpus, recordings=found)
+
+
+def test_new_rules_change_the_column_and_nothing_else(own_corpus: Path, tmp_path: Path) -> None:
+    first = build_quietly(corpus_of(own_corpus), tmp_path / "out").store
+    before, grouping, corpus = footprint(first.path), first.grouping, regrouped(own_corpus)
+    second = build_quietly(corpus, tmp_path / "out")
+    assert second.store.path == first.path
+    assert second.built == []
+    changed = {k for k, v in footprint(first.path).items() if v != before[k]}
+    assert changed == {"recordings.parquet"}
+    assert list(second.store.recordings.composition) == [r.composition for r in corpus.recordings]
+    assert second.store.grouping != grouping
+    late = Store(first.path, first.record)
+    with pytest.raises(StoreError, match="since it was opened"):
+        late.table("recordings")
+    assert same_store(second.store.path, build_quietly(corpus, tmp_path / "anew").store.path)
+    verify(second.store.path, Quiet())
+
+
+def test_names_alone_do_not_change_the_grouping(own_corpus: Path, tmp_path: Path) -> None:
+    corpus = corpus_of(own_corpus)
+    first = build_quietly(corpus, tmp_path / "out").store
+    names, grouping = list(first.recordings.composition), first.grouping
+    renamed = [dataclasses.replace(r, composition=f"{r.composition}-x") for r in corpus.recordings]
+    second = build_quietly(dataclasses.replace(corpus, recordings=renamed), tmp_path / "out").store
+    assert list(second.recordings.composition) == [f"{name}-x" for name in names]
+    assert second.grouping == grouping
+
+
+@pytest.mark.parametrize("step", ["write_table", "commit"])
+def test_a_kill_between_table_and_record_is_made_good(
+    step: str, own_corpus: Path, tmp_path: Path, monkeypatch
+) -> None:
+    store = build_quietly(corpus_of(own_corpus), tmp_path / "out").store
+    whole = getattr(build_module, step)
+
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build_module, step, killed)
+    with pytest.raises(KeyboardInterrupt):
+        build_quietly(regrouped(own_corpus), tmp_path / "out")
+    with pytest.raises(StoreError, match="repeat the xmodal-features build"):
+        Store.open(store.path)
+    monkeypatch.setattr(build_module, step, whole)
+    arrays = {p: p.stat().st_ino for p in store.path.rglob("c/*")}
+    found = build_quietly(regrouped(own_corpus), tmp_path / "out").store
+    assert {p: p.stat().st_ino for p in store.path.rglob("c/*")} == arrays
+    fresh = build_quietly(regrouped(own_corpus), tmp_path / "anew").store
+    assert same_store(found.path, fresh.path)
+
+
 # ---- more arrays
 
 

@@ -23,6 +23,7 @@ FLAGS = {
     "verify": "--json --help",
     "info": "--json --help",
     "list": "--json --help",
+    "compositions": "--corpus --root --out --json --help",
 }
 
 
