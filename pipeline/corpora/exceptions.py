@@ -13,10 +13,12 @@ import dataclasses
 import fnmatch
 import functools
 import io
-from importlib import resources
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from pipeline.corpora.titles import spaced
+
+# Beside the package, in a checkout as in an installation.
+TABLE = Path(__file__).parents[2] / "data_manifests" / "compositions.csv"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +41,7 @@ def find_exception(key: str, title: str) -> ExceptionRow | None:
 @functools.cache
 def all_exceptions() -> tuple[ExceptionRow, ...]:
     """The whole table."""
-    file = resources.files("data_manifests") / "compositions.csv"
-    rows = csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"), newline=""))
+    rows = csv.DictReader(io.StringIO(TABLE.read_text(encoding="utf-8"), newline=""))
     return tuple(ExceptionRow(**row) for row in rows)
 
 
