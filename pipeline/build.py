@@ -19,19 +19,21 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
+import pyarrow as pa
 
 from pipeline.base.config import to_plain
 from pipeline.base.console import Console
 from pipeline.base.errors import ConfigError, CorpusError, StoreError
-from pipeline.base.files import FolderLock, read_json, sweep_temporaries, write_json
+from pipeline.base.files import FolderLock, sweep_temporaries, write_json
+from pipeline.checks import check_tasks, find_failures, run_check, with_measures
 from pipeline.cluster import Executor, open_executor
-from pipeline.corpora import compositions
 from pipeline.corpora.resolve import Corpus
 from pipeline.describe import describe_tasks, run_describe
 from pipeline.descriptors import DESCRIPTORS, Descriptor
 from pipeline.ingest import ingest_tasks, run_ingest
 from pipeline.plan import Checksum, Failure, Input, fingerprint_inputs, identity_of, make_plan
+from pipeline.quality import QualityLimits
+from pipeline.refresh import RULES, refresh
 from pipeline.store.reader import Store, read_record
 from pipeline.store.schema import (
     BUILD_INFO,
@@ -45,6 +47,7 @@ from pipeline.store.writer import JOURNAL, commit, create_array, withdraw, write
 
 # Many tasks end together; few decode fewer recordings twice, where a task ends within one.
 INGEST_TASKS_PER_WORKER = 3
+CHECK_TASKS_PER_WORKER = 4
 DESCRIBE_TASKS_PER_WORKER = 8
 VERSIONS = ("xmodal", "numpy", "scipy", "numba", "soxr", "soundfile", "symusic", "zarr", "pyarrow")
 
@@ -58,6 +61,7 @@ class BuildConfig:
     segmentation, checksum : see their types
     descriptors : names, or None for the corpus' default
     max_failures : recordings that may be unusable before the build refuses
+    quality : when a recording that can be read is unusable all the same
     workers, cluster : where tasks run; never change a byte
     """
 
@@ -65,6 +69,7 @@ class BuildConfig:
     checksum: Checksum = "sampled"
     descriptors: tuple[str, ...] | None = None
     max_failures: int = 0
+    quality: QualityLimits = dataclasses.field(default_factory=QualityLimits)
     workers: int = 0
     cluster: str = "local"
 
@@ -123,31 +128,36 @@ def build(
         _refuse_foreign(folder)
         with FolderLock(folder):
             sweep_temporaries(folder)
-            refresh_compositions(folder, corpus, job.console)
-            if (folder / RECORD).exists():
-                store, built = _extend(folder, descriptors, job)
-                if built:
+            _refresh(folder, corpus, job)
+            if finished := (folder / RECORD).exists():
+                # Other limits may have been set than those that it was built under.
+                failed = find_failures(Store.open(folder).table("recordings"), config.quality)
+                if not failed:
+                    store, built = _extend(folder, descriptors, job)
+                    if built:
+                        _write_build_info(folder, corpus, job)
+                    failures = [i.failure for i in inputs if i.failure]
+                    return BuildResult(
+                        store=store, built=built, failures=failures, seconds=job.clock.laps
+                    )
+            else:
+                failed = _build_new(corpus, inputs, folder, descriptors, job)
+                if not failed:
                     _write_build_info(folder, corpus, job)
-                failures = [i.failure for i in inputs if i.failure]
-                return BuildResult(
-                    store=store, built=built, failures=failures, seconds=job.clock.laps
-                )
-            failed = _build_new(corpus, inputs, folder, descriptors, job)
-            if not failed:
-                _write_build_info(folder, corpus, job)
-                return BuildResult(
-                    store=Store.open(folder),
-                    built=["audio", *(d.name for d in descriptors)],
-                    failures=[i.failure for i in inputs if i.failure],
-                    seconds=job.clock.laps,
-                )
-            # A file that opened well broke while decoding: its rows must go, so every offset moves.
+                    return BuildResult(
+                        store=Store.open(folder),
+                        built=["audio", *(d.name for d in descriptors)],
+                        failures=[i.failure for i in inputs if i.failure],
+                        seconds=job.clock.laps,
+                    )
+            # A file that opened well turned out unusable: its rows must go, so every offset moves.
             inputs = [
                 dataclasses.replace(i, failure=f, fingerprint={}) if (f := failed.get(n)) else i
                 for n, i in enumerate(inputs)
             ]
             _refuse_failures(corpus, inputs, config.max_failures)
-            _clear(folder)
+            if not finished:
+                _clear(folder)
         with contextlib.suppress(OSError):  # another builder may have come in since
             folder.rmdir()
 
@@ -172,35 +182,6 @@ def _extend(folder: Path, descriptors: list[Descriptor], job: _Job) -> tuple[Sto
     job.clock.lap("describe")
     commit(folder, record, missing)
     return Store.open(folder), [i.name for i in missing]
-
-
-def refresh_compositions(folder: Path, corpus: Corpus, console: Console) -> None:
-    """Give a finished store the compositions of the present rules; no other column or file changes.
-
-    The commit record steps aside while the table is replaced, so that nobody reads the one with the
-    hash of the other; a build that was killed in between goes on here. The caller holds the lock.
-    """
-    aside = folder / JOURNAL / RECORD
-    if (folder / RECORD).exists():
-        aside.unlink(missing_ok=True)
-        record, table = read_record(folder), Store.open(folder).table("recordings")
-    elif aside.exists():
-        # The table is the old or the new one: both are whole, and differ in this column alone.
-        record, table = read_json(aside), pq.read_table(folder / "recordings.parquet")
-    else:
-        return
-    wanted = [r.composition for r in corpus.recordings]
-    column = table.schema.get_field_index("composition")
-    changed = sum(a != b for a, b in zip(table.column(column).to_pylist(), wanted, strict=True))
-    if not changed and not aside.exists():
-        return
-    if not aside.exists():
-        aside.parent.mkdir(exist_ok=True)
-        (folder / RECORD).replace(aside)
-    names = table.set_column(column, table.schema.field(column), [wanted])
-    write_table(folder, "recordings", names)
-    commit(folder, {**record, "compositions": compositions.VERSION}, [])
-    console.say(f"compositions: {changed} recordings have another one under the present rules")
 
 
 def add(path: Path, config: BuildConfig, console: Console) -> BuildResult:
@@ -252,6 +233,12 @@ def _build_new(
         job.clock.lap("ingest")
         if failures:
             return {f.recording: f for f in failures}
+        measures = _measure(folder, plan.tables["segments"], plan.segmentation, executor, job)
+        recordings = with_measures(plan.tables["recordings"], measures)
+        write_table(folder, "recordings", recordings)
+        job.clock.lap("quality")
+        if unusable := find_failures(recordings, job.config.quality):
+            return unusable
         _describe(folder, infos, executor, job.console)
         job.clock.lap("describe")
     record = {
@@ -261,11 +248,12 @@ def _build_new(
         "status": "partial" if plan.failures else "complete",
         "segmentation": to_plain(plan.segmentation),
         "licence": corpus.licence,
-        "compositions": compositions.VERSION,
+        **RULES,
         "config": {
             "checksum": job.config.checksum,
             "descriptors": [d.name for d in descriptors],
             "max_failures": job.config.max_failures,
+            "quality": to_plain(job.config.quality),
         },
         "inputs": {
             r.key: {k: i.fingerprint[k] for k in ("audio", "midi")}
@@ -282,6 +270,31 @@ def _build_new(
     commit(folder, record, [audio, *infos])
     job.clock.lap("commit")
     return {}
+
+
+def _refresh(folder: Path, corpus: Corpus, job: _Job) -> None:
+    """A finished store under the present rules for compositions and measures."""
+
+    def measure(segments: pa.Table) -> dict[int, dict[str, Any]]:
+        with job.workers() as executor:
+            return _measure(folder, segments, job.config.segmentation, executor, job)
+
+    said = refresh(folder, [r.composition for r in corpus.recordings], measure)
+    if said:
+        job.console.say(f"{folder.name}: {said}")
+
+
+def _measure(
+    folder: Path, segments: pa.Table, segmentation: Segmentation, executor: Executor, job: _Job
+) -> dict[int, dict[str, Any]]:
+    """Measures by recording, from the store's audio and notes."""
+    measures: dict[int, dict[str, Any]] = {}
+    tasks = check_tasks(folder, segments, segmentation, CHECK_TASKS_PER_WORKER * executor.workers)
+    with job.console.progress("check audio against notes", len(tasks)) as update:
+        for done, result in enumerate(executor.run(run_check, tasks), 1):
+            measures.update(result["measures"])
+            update(done, "")
+    return measures
 
 
 def _describe(folder: Path, infos: list[ArrayInfo], executor: Executor, console: Console) -> None:
@@ -326,19 +339,22 @@ def _inputs(corpus: Corpus, out: Path, config: BuildConfig, console: Console) ->
             checksum=config.checksum,
             suspects=suspects,
             segmentation=config.segmentation,
+            limits=config.quality,
             progress=lambda done, _: update(done, ""),
         )
 
 
 def _known_suspects(corpus: Corpus, out: Path) -> frozenset[int]:
-    """Recordings that once failed while decoding: they are decoded first, before all others."""
+    """Recordings that once failed after their header: they are examined before all others."""
     found: set[int] = set()
     for record in out.glob(f"{corpus.name}-*/{RECORD}"):
         try:
             rows = Store.open(record.parent).table("failures").to_pylist()
         except StoreError:
             continue
-        found.update(row["recording"] for row in rows if row["stage"] in ("ingest", "audio"))
+        found.update(
+            row["recording"] for row in rows if row["stage"] in ("ingest", "audio", "quality")
+        )
     return frozenset(found)
 
 

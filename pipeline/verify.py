@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.base.console import Console
 from pipeline.base.errors import StoreError
 from pipeline.base.files import sha256_file
+from pipeline.checks import summarise
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.spectral import N_FRAMES, SEGMENT_SAMPLES
 from pipeline.store.reader import Store, damaged
@@ -93,6 +94,7 @@ def describe_store(store: Store) -> tuple[dict[str, Any], str]:
             for n, a in store.arrays.items()
         },
         "bytes": sum(entry["size"] for entry in record["files"].values()),
+        "quality": summarise(store),
     }
     lines = [
         f"{store.path} ({record['status']}, committed {record['committed_at']})",
@@ -103,8 +105,26 @@ def describe_store(store: Store) -> tuple[dict[str, Any], str]:
             for s, v in splits.items()
         ),
         *(f"  {n:<9} {a['dtype']:<8} {a['shape']}" for n, a in data["arrays"].items()),
+        *_quality_lines(data["quality"]),
     ]
     return data, "\n".join(lines)
+
+
+def _quality_lines(found: dict[str, Any]) -> list[str]:
+    """The measures that a reader wants to see, and who has a warning."""
+    lines = []
+    for name, label in (
+        ("onset_correlation", "onset correlation"),
+        ("onset_lag_ms", "onset lag, ms"),
+        ("bandwidth_hz", "bandwidth, Hz"),
+    ):
+        if spread := found["measures"].get(name):
+            low, median, high = (f"{spread[k]:g}" for k in ("low", "median", "high"))
+            lines.append(f"  {label:<18} {median} ({low} to {high})")
+    for name, keys in found["warnings"].items():
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        lines.append(f"  warning: {name} in {', '.join(keys[:3])}{more}")
+    return lines
 
 
 def describe_registry() -> tuple[list[dict[str, Any]], str]:

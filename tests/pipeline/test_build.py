@@ -33,11 +33,13 @@ from makers import (
 )
 
 from pipeline import build as build_module
+from pipeline import refresh as refresh_module
 from pipeline.base.errors import AudioError, ConfigError, CorpusError, StoreError
 from pipeline.build import BuildConfig, add
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.ingest import _within
 from pipeline.plan import fingerprint_inputs, make_plan
+from pipeline.quality import QualityLimits
 from pipeline.store import Store
 from pipeline.store import writer as writer_module
 from pipeline.store.schema import Segmentation
@@ -91,7 +93,8 @@ def test_silence_is_stored_as_files(tmp_path: Path) -> None:
     spec = Spec("silent", rate=24_000, channels=1, seconds=60.0)
     table = make_corpus(tmp_path / "c", (spec,))
     soundfile.write(tmp_path / "c" / spec.audio, np.zeros(60 * 24_000, np.int16), 24_000)
-    store = build_quietly(corpus_of(table), tmp_path / "out").store
+    limits = QualityLimits(max_silent_share=1.1)
+    store = build_quietly(corpus_of(table), tmp_path / "out", quality=limits).store
     verify(store.path, Quiet())
     assert not store.read("audio").any()
     assert not store.read("A4").any()
@@ -166,17 +169,17 @@ def test_a_kill_between_table_and_record_is_made_good(
     step: str, own_corpus: Path, tmp_path: Path, monkeypatch
 ) -> None:
     store = build_quietly(corpus_of(own_corpus), tmp_path / "out").store
-    whole = getattr(build_module, step)
+    whole = getattr(refresh_module, step)
 
     def killed(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(build_module, step, killed)
+    monkeypatch.setattr(refresh_module, step, killed)
     with pytest.raises(KeyboardInterrupt):
         build_quietly(regrouped(own_corpus), tmp_path / "out")
     with pytest.raises(StoreError, match="repeat the xmodal-features build"):
         Store.open(store.path)
-    monkeypatch.setattr(build_module, step, whole)
+    monkeypatch.setattr(refresh_module, step, whole)
     arrays = {p: p.stat().st_ino for p in store.path.rglob("c/*")}
     found = build_quietly(regrouped(own_corpus), tmp_path / "out").store
     assert {p: p.stat().st_ino for p in store.path.rglob("c/*")} == arrays
