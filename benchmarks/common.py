@@ -53,7 +53,7 @@ def paired(
 
 def environment() -> dict[str, Any]:
     """Commit, machine and versions."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = metadata.version(package)

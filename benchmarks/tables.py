@@ -29,8 +29,8 @@ def filled(text: str) -> str:
     """``text`` with every marked block made anew."""
     for name, make in BLOCKS.items():
         pattern = re.compile(rf"<!-- {name} -->\n.*?<!-- /{name} -->", re.DOTALL)
-        before, after = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        text = pattern.sub(lambda _, made=before + make() + "\n" + after: made, text)  # noqa: B008
+        made = f"<!-- {name} -->\n{make()}\n<!-- /{name} -->"
+        text = pattern.sub(made.replace("\\", r"\\"), text)
     return text
 
 

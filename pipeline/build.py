@@ -17,10 +17,12 @@ import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
+from pipeline import parts
 from pipeline.base.config import to_plain
 from pipeline.base.console import Console
 from pipeline.base.errors import ConfigError, CorpusError, StoreError
@@ -31,9 +33,10 @@ from pipeline.corpora.resolve import Corpus
 from pipeline.describe import describe_tasks, run_describe
 from pipeline.descriptors import DESCRIPTORS, Descriptor
 from pipeline.ingest import ingest_tasks, run_ingest
+from pipeline.parts import parse_part
 from pipeline.plan import Checksum, Failure, Input, fingerprint_inputs, identity_of, make_plan
 from pipeline.quality import QualityLimits
-from pipeline.refresh import RULES, refresh
+from pipeline.refresh import RULES, out_of_date, refresh
 from pipeline.store.reader import Store, read_record
 from pipeline.store.schema import (
     BUILD_INFO,
@@ -49,6 +52,7 @@ from pipeline.store.writer import JOURNAL, commit, create_array, withdraw, write
 INGEST_TASKS_PER_WORKER = 3
 CHECK_TASKS_PER_WORKER = 4
 DESCRIBE_TASKS_PER_WORKER = 8
+EXAMINED = ("audio", "ingest", "quality")  # stages whose failures need the samples to be found
 VERSIONS = ("xmodal", "numpy", "scipy", "numba", "soxr", "soundfile", "symusic", "zarr", "pyarrow")
 
 
@@ -63,6 +67,7 @@ class BuildConfig:
     max_failures : recordings that may be unusable before the build refuses
     quality : when a recording that can be read is unusable all the same
     workers, cluster : where tasks run; never change a byte
+    part : "i/n" when this is one of n jobs of a queue that share the work (:mod:`pipeline.parts`)
     """
 
     segmentation: Segmentation = dataclasses.field(default_factory=Segmentation)
@@ -72,11 +77,16 @@ class BuildConfig:
     quality: QualityLimits = dataclasses.field(default_factory=QualityLimits)
     workers: int = 0
     cluster: str = "local"
+    part: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_failures", "workers"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
+        if self.part is not None:
+            parse_part(self.part)
+            if self.workers or self.cluster != "local":
+                raise ConfigError(f"part = {self.part}: a part has neither workers nor a cluster")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,72 +136,78 @@ def build(
         identity = identity_of(corpus.recordings, inputs, config.segmentation)
         folder = out / f"{corpus.name}-{identity[:12]}"
         _refuse_foreign(folder)
-        with FolderLock(folder):
-            sweep_temporaries(folder)
+        with job.hold(folder) as stay:
             _refresh(folder, corpus, job)
-            if finished := (folder / RECORD).exists():
-                # Other limits may have been set than those that it was built under.
-                failed = find_failures(Store.open(folder).table("recordings"), config.quality)
-                if not failed:
-                    store, built = _extend(folder, descriptors, job)
-                    if built:
-                        _write_build_info(folder, corpus, job)
-                    failures = [i.failure for i in inputs if i.failure]
-                    return BuildResult(
-                        store=store, built=built, failures=failures, seconds=job.clock.laps
-                    )
-            else:
+            built: list[str] = []
+            fresh = not (folder / RECORD).exists()
+            if fresh:
                 failed = _build_new(corpus, inputs, folder, descriptors, job)
-                if not failed:
+                built = ["audio", *(d.name for d in descriptors)]
+            else:  # it may have been built under other limits
+                failed = find_failures(Store.open(folder).table("recordings"), config.quality)
+            if not failed:
+                store, added = _extend(folder, descriptors, job)
+                built = built or added
+                if built:
                     _write_build_info(folder, corpus, job)
-                    return BuildResult(
-                        store=Store.open(folder),
-                        built=["audio", *(d.name for d in descriptors)],
-                        failures=[i.failure for i in inputs if i.failure],
-                        seconds=job.clock.laps,
-                    )
+                left_out = [i.failure for i in inputs if i.failure]
+                return BuildResult(
+                    store=store, built=built, failures=left_out, seconds=job.clock.laps
+                )
             # A file that opened well turned out unusable: its rows must go, so every offset moves.
             inputs = [
                 dataclasses.replace(i, failure=f, fingerprint={}) if (f := failed.get(n)) else i
                 for n, i in enumerate(inputs)
             ]
             _refuse_failures(corpus, inputs, config.max_failures)
-            if not finished:
-                _clear(folder)
+            stay.abandoned = fresh
         with contextlib.suppress(OSError):  # another builder may have come in since
             folder.rmdir()
 
 
 def _extend(folder: Path, descriptors: list[Descriptor], job: _Job) -> tuple[Store, list[str]]:
-    """Add arrays to a committed store from its own audio and notes; the rest is not touched.
-
-    The caller holds the folder's lock.
-    """
-    store = Store.open(folder)
-    wanted = [_layout(d, store) for d in descriptors]
-    missing = [i for i in wanted if store.arrays.get(i.name) != i]
-    if not missing:
-        shutil.rmtree(folder / JOURNAL, ignore_errors=True)
-        return store, []
-    record = store.record
-    replaced = [i.name for i in missing if i.name in store.arrays]
-    if replaced:
-        record = withdraw(folder, record, replaced)
-    with job.workers() as executor:
+    """Add arrays to a committed store from its own audio and notes; the rest is not touched."""
+    with job.alone(folder):
+        missing = _missing(Store.open(folder), descriptors)
+        if missing:
+            _prepare(folder, missing)
+        else:
+            shutil.rmtree(folder / JOURNAL, ignore_errors=True)
+            return Store.open(folder), []
+    with job.workers(folder) as executor:
         _describe(folder, missing, executor, job.console)
     job.clock.lap("describe")
-    commit(folder, record, missing)
+    with job.alone(folder):
+        store = Store.open(folder)
+        if _missing(store, descriptors):
+            commit(folder, store.record, missing)
     return Store.open(folder), [i.name for i in missing]
 
 
-def add(path: Path, config: BuildConfig, console: Console) -> BuildResult:
+def _missing(store: Store, descriptors: list[Descriptor]) -> list[ArrayInfo]:
+    wanted = [_layout(d, store) for d in descriptors]
+    return [i for i in wanted if store.arrays.get(i.name) != i]
+
+
+def _prepare(folder: Path, missing: list[ArrayInfo]) -> None:
+    """Make empty arrays; those that are there under another definition leave the record first."""
+    store = Store.open(folder)
+    replaced = [i.name for i in missing if i.name in store.arrays]
+    if replaced:
+        withdraw(folder, store.record, replaced)
+    (folder / JOURNAL).mkdir(exist_ok=True)
+    for info in missing:
+        create_array(folder, info)
+
+
+def add(
+    path: Path, config: BuildConfig, console: Console, executor: Executor | None = None
+) -> BuildResult:
     """Add descriptors to a finished store without its corpus."""
     read_record(path)
-    job = _Job(config, console)
-    with FolderLock(path):
-        sweep_temporaries(path)
-        descriptors = choose_descriptors(config.descriptors or ())
-        store, built = _extend(path, descriptors, job)
+    job = _Job(config, console, executor)
+    with job.hold(path):
+        store, built = _extend(path, choose_descriptors(config.descriptors or ()), job)
     return BuildResult(store=store, built=built, failures=[], seconds=job.clock.laps)
 
 
@@ -213,9 +229,6 @@ def _build_new(
     short = len(corpus.recordings) - len(plan.sources) - len(plan.failures)
     if short:
         job.console.say(f"{short} recordings are shorter than one segment and give none")
-    (folder / JOURNAL).mkdir(parents=True, exist_ok=True)
-    for name, table in plan.tables.items():
-        write_table(folder, name, table)
     audio = audio_layout(plan.n_samples, plan.identity)
     infos = [
         descriptor_layout(
@@ -223,19 +236,25 @@ def _build_new(
         )
         for d in descriptors
     ]
-    create_array(folder, audio)
+    with job.alone(folder):
+        if (folder / RECORD).exists():
+            return {}
+        (folder / JOURNAL).mkdir(parents=True, exist_ok=True)
+        for name, table in plan.tables.items():
+            write_table(folder, name, table)
+        for info in (audio, *infos):
+            create_array(folder, info)
     job.clock.lap("plan")
-    with job.workers() as executor:
-        tasks = ingest_tasks(
-            folder, audio, plan.sources, INGEST_TASKS_PER_WORKER * executor.workers
-        )
+    with job.workers(folder) as executor:
+        groups = INGEST_TASKS_PER_WORKER * executor.workers
+        tasks = ingest_tasks(folder, audio, plan.sources, groups, executor.common)
         failures = _run(executor, run_ingest, tasks, "ingest audio", job.console)
         job.clock.lap("ingest")
         if failures:
-            return {f.recording: f for f in failures}
-        measures = _measure(folder, plan.tables["segments"], plan.segmentation, executor, job)
+            # Two tasks may meet one file; every part must name the same failure for it.
+            return {f.recording: f for f in sorted(failures, key=dataclasses.astuple)}
+        measures = _measure(folder, plan.tables["segments"], executor, job)
         recordings = with_measures(plan.tables["recordings"], measures)
-        write_table(folder, "recordings", recordings)
         job.clock.lap("quality")
         if unusable := find_failures(recordings, job.config.quality):
             return unusable
@@ -267,41 +286,47 @@ def _build_new(
         "files": {},
         "arrays": {},
     }
-    commit(folder, record, [audio, *infos])
+    with job.alone(folder):
+        if not (folder / RECORD).exists():
+            write_table(folder, "recordings", recordings)  # a part that came late wrote the plan's
+            commit(folder, record, [audio, *infos])
     job.clock.lap("commit")
     return {}
 
 
 def _refresh(folder: Path, corpus: Corpus, job: _Job) -> None:
     """A finished store under the present rules for compositions and measures."""
-
-    def measure(segments: pa.Table) -> dict[int, dict[str, Any]]:
-        with job.workers() as executor:
-            return _measure(folder, segments, job.config.segmentation, executor, job)
-
-    said = refresh(folder, [r.composition for r in corpus.recordings], measure)
-    if said:
+    names = [r.composition for r in corpus.recordings]
+    with job.alone(folder):
+        stale = out_of_date(folder, names)
+    measures: dict[int, dict[str, Any]] = {}
+    if "quality" in stale:
+        with job.workers(folder) as executor:
+            segments = pq.read_table(folder / "segments.parquet")
+            measures = _measure(folder, segments, executor, job)
+    if stale:
+        with job.alone(folder):
+            said = refresh(folder, names, measures)
         job.console.say(f"{folder.name}: {said}")
 
 
 def _measure(
-    folder: Path, segments: pa.Table, segmentation: Segmentation, executor: Executor, job: _Job
+    folder: Path, segments: pa.Table, executor: Executor, job: _Job
 ) -> dict[int, dict[str, Any]]:
     """Measures by recording, from the store's audio and notes."""
     measures: dict[int, dict[str, Any]] = {}
-    tasks = check_tasks(folder, segments, segmentation, CHECK_TASKS_PER_WORKER * executor.workers)
+    groups = CHECK_TASKS_PER_WORKER * executor.workers
+    tasks = check_tasks(folder, segments, job.config.segmentation, groups)
     with job.console.progress("check audio against notes", len(tasks)) as update:
         for done, result in enumerate(executor.run(run_check, tasks), 1):
-            measures.update(result["measures"])
+            measures.update((row.pop("recording"), row) for row in result["measures"])
             update(done, "")
     return measures
 
 
 def _describe(folder: Path, infos: list[ArrayInfo], executor: Executor, console: Console) -> None:
-    (folder / JOURNAL).mkdir(exist_ok=True)
-    for info in infos:
-        create_array(folder, info)
-    tasks = describe_tasks(folder, infos, DESCRIBE_TASKS_PER_WORKER * executor.workers)
+    groups = DESCRIBE_TASKS_PER_WORKER * executor.workers
+    tasks = describe_tasks(folder, infos, groups, executor.common)
     label = f"describe {', '.join(i.name for i in infos)}"
     _run(executor, run_describe, tasks, label, console)
 
@@ -316,7 +341,7 @@ def _run(
     failures: list[Failure] = []
     with console.progress(label, len(tasks)) as update:
         for done, result in enumerate(executor.run(function, tasks), 1):
-            failures.extend(result["failures"])
+            failures.extend(Failure(**f) for f in result["failures"])
             update(done, "")
     return failures
 
@@ -380,21 +405,12 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.is_dir() or not (
         (folder / RECORD).exists()
         or (folder / JOURNAL).is_dir()
-        or all(p.name.startswith(".lock") for p in folder.iterdir())
+        or all(p.name.startswith((".lock", parts.FOLDER)) for p in folder.iterdir())
     ):
         raise StoreError(
             f"{folder} exists and is not a store; move it away, or choose another --out",
             kind="not-a-store",
         )
-
-
-def _clear(folder: Path) -> None:
-    """Empty a folder whose lock we hold, but for the lock."""
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        elif not entry.name.startswith(".lock"):
-            entry.unlink()
 
 
 def _write_build_info(folder: Path, corpus: Corpus, job: _Job) -> None:
@@ -428,13 +444,53 @@ class _Job:
         self.clock = _Clock()
 
     @contextlib.contextmanager
-    def workers(self) -> Iterator[Executor]:
+    def hold(self, folder: Path) -> Iterator[_Stay]:
+        """Keep other builders out of the folder; of a shared build, all but its other parts."""
+        if self.config.part is not None:
+            with parts.Presence(folder) as presence:
+                yield presence
+            return
+        stay = _Alone()
+        with FolderLock(folder):
+            if parts.parts_at_work(folder):
+                raise StoreError(
+                    f"{folder} is being built by parts of a shared build; wait for them, or stop "
+                    "them, then repeat the command",
+                    kind="locked",
+                )
+            sweep_temporaries(folder)
+            yield stay
+            if stay.abandoned:
+                parts.empty(folder)
+            shutil.rmtree(folder / parts.FOLDER, ignore_errors=True)
+
+    def alone(self, folder: Path) -> contextlib.AbstractContextManager[Any]:
+        """For steps that one process takes for all parts."""
+        if self.config.part is None:
+            return contextlib.nullcontext()
+        return FolderLock(folder, patience_s=parts.PATIENCE_S)
+
+    @contextlib.contextmanager
+    def workers(self, folder: Path) -> Iterator[Executor]:
         """The given executor, or one that lives as long as the block."""
         if self._executor is not None:
             yield self._executor
-            return
-        with open_executor(self.config.workers, self.config.cluster) as executor:
-            yield executor
+        elif self.config.part is not None:
+            yield parts.SharedTasks(folder, *parse_part(self.config.part))
+        else:
+            with open_executor(self.config.workers, self.config.cluster) as executor:
+                yield executor
+
+
+class _Stay(Protocol):
+    """Time in a store's folder; ``abandoned`` empties it at the end."""
+
+    abandoned: bool
+
+
+@dataclasses.dataclass
+class _Alone:
+    abandoned: bool = False
 
 
 class _Clock:

@@ -79,10 +79,10 @@ def check_tasks(
 
 
 def run_check(task: CheckTask) -> dict[str, Any]:
-    """Do one task; returns the measures by recording, as small plain data."""
+    """Do one task; returns the measures, a row for each recording, as small plain data."""
     folder = Path(task.folder)
     audio = zarr.open_array(folder / ARRAYS / "audio", mode="r")
-    found = {}
+    found = []
     for items in _together(task.items):
         notes = read_note_rows(folder, items[0].note_start, items[-1].note_stop)
         rows = {n: notes.column(n).to_numpy() for n in ("segment", "onset_s", "velocity")}
@@ -91,7 +91,8 @@ def run_check(task: CheckTask) -> dict[str, Any]:
             for block in _pieces(audio, item):
                 meter.feed(block)
             onset_s, velocity = _onsets(rows, item, items[0].note_start, task.segmentation)
-            found[item.recording] = dataclasses.asdict(meter.finish(onset_s, velocity))
+            measures = dataclasses.asdict(meter.finish(onset_s, velocity))
+            found.append({"recording": item.recording, **measures})
     return {"failures": [], "measures": found}
 
 

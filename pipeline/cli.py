@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import cli_corpora
 from pipeline.base.console import Console, program, run_command, stop_signals_raise
 
 app = typer.Typer(
@@ -34,6 +35,10 @@ ClusterOption = Annotated[
         help="Address of a running Dask scheduler (tcp://…), or 'local'. [default: local]"
     ),
 ]
+PartOption = Annotated[
+    str | None,
+    typer.Option(help="i/n: share the work with n - 1 other jobs that run this same command."),
+]
 
 
 class ChecksumMode(StrEnum):
@@ -46,7 +51,8 @@ class ChecksumMode(StrEnum):
 @app.command(
     epilog="Examples:  xmodal-features build --corpus demo   ·   xmodal-features build --corpus "
     "maestro --root /data/maestro-v3.0.0 --workers 16   ·   xmodal-features build --corpus "
-    "my/pairs.csv --descriptors A4,D4,mel"
+    "my/pairs.csv --descriptors A4,D4,mel   ·   in job i of an array of 8:  xmodal-features build "
+    "--corpus maestro --root /data/maestro-v3.0.0 --part $SLURM_ARRAY_TASK_ID/8"
 )
 def build(
     corpus: Annotated[
@@ -72,6 +78,7 @@ def build(
     ] = None,
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
+    part: PartOption = None,
     max_failures: Annotated[
         int | None, typer.Option(min=0, help="Recordings that may be unusable. [default: 0]")
     ] = None,
@@ -94,6 +101,7 @@ def build(
             "max_failures": max_failures,
             "workers": workers,
             "cluster": cluster,
+            "part": part,
         }
         flags = {name: value for name, value in flags.items() if value is not None}
         if max_segments_per_recording is not None:
@@ -122,6 +130,7 @@ def add(
     descriptors: Annotated[str, typer.Option(help="Names separated by commas, or 'all'.")],
     workers: WorkersOption = None,
     cluster: ClusterOption = None,
+    part: PartOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Add descriptors to a finished store, from its own audio and notes; no recording is read."""
@@ -133,8 +142,9 @@ def add(
 
         settings = BuildConfig(
             descriptors=_names(descriptors),
-            workers=_cores() if workers is None else workers,
+            workers=_workers(part) if workers is None else workers,
             cluster=cluster or "local",
+            part=part,
         )
         with stop_signals_raise("repeat the command to continue"):
             _report(console, add_arrays(store, settings, console))
@@ -187,39 +197,7 @@ def list_descriptors(as_json: JsonFlag = False) -> None:
     run_command(console, action)
 
 
-@app.command(
-    epilog="Examples:  xmodal-features compositions --corpus my/pairs.csv --out review.csv   ·   "
-    "xmodal-features compositions --corpus maestro --root /data/maestro-v3.0.0"
-)
-def compositions(
-    corpus: Annotated[
-        str, typer.Option(help="demo, maestro, or a CSV with MAESTRO's seven columns.")
-    ] = "demo",
-    root: Annotated[
-        Path | None, typer.Option(help="Folder of the corpus. [default: the CSV's]")
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="CSV file for the whole table.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Group a corpus' titles by composition, for review: doubtful ones, and ones in two splits."""
-    console = Console(as_json)
-
-    def action() -> None:
-        from pipeline.base.files import atomic_write
-        from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
-        from pipeline.corpora.review import as_csv, as_text, review
-
-        # As `build` keeps it: the demo corpus is not made twice.
-        request = CorpusRequest(root=root, cache=Path("data/corpora"), workers=_cores())
-        resolved = resolve_corpus(corpus, request)
-        found = review(resolved.recordings)
-        if out is not None:
-            with atomic_write(out) as handle:
-                handle.write(as_csv(found["rows"]).encode())
-            console.say(f"wrote {out}")
-        console.result(found, as_text(found, resolved.name))
-
-    run_command(console, action)
+cli_corpora.register(app)
 
 
 def main() -> None:
@@ -229,6 +207,11 @@ def main() -> None:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
+
+
+def _workers(part: str | None) -> int:
+    """All cores; a part of a shared build works in its own process."""
+    return _cores() if part is None else 0
 
 
 def _cap(text: str) -> int | None:
@@ -253,8 +236,9 @@ def _build_config(file: Path | None, flags: dict[str, Any]) -> Any:
     from pipeline.base.config import from_plain, load_toml, merge
     from pipeline.build import BuildConfig
 
-    settings = {"workers": _cores(), **(load_toml(file) if file else {})}
-    return from_plain(BuildConfig, merge(settings, flags), "build")
+    settings = merge(load_toml(file) if file else {}, flags)
+    settings.setdefault("workers", _workers(settings.get("part")))
+    return from_plain(BuildConfig, settings, "build")
 
 
 def _report(console: Console, result: Any) -> None:

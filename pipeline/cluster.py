@@ -23,9 +23,14 @@ SINGLE_THREADED = {
 
 
 class Executor(Protocol):
-    """Runs tasks; results come in the order in which they finish."""
+    """Runs tasks; results (plain data) come in the order in which they finish.
+
+    ``common`` means that other processes run the same list, so that it must not depend on what is
+    finished already.
+    """
 
     workers: int
+    common: bool
 
     def run(self, function: Callable[[Any], Any], tasks: list[Any]) -> Iterator[Any]:
         """Yield the result of every task."""
@@ -35,6 +40,7 @@ class InProcess:
     """One task after the other, here."""
 
     workers = 1
+    common = False
 
     def run(self, function: Callable[[Any], Any], tasks: list[Any]) -> Iterator[Any]:
         """Yield the result of every task."""
@@ -44,6 +50,8 @@ class InProcess:
 
 class OnDask:
     """Tasks on the workers of a Dask client."""
+
+    common = False
 
     def __init__(self, client: Any, workers: int) -> None:
         self.client, self.workers = client, workers

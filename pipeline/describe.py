@@ -42,8 +42,13 @@ class DescribeTask:
     infos: list[ArrayInfo]
 
 
-def describe_tasks(folder: Path, infos: list[ArrayInfo], groups: int) -> list[DescribeTask]:
-    """Tasks over all shards that are not finished; unit = the coarsest shard of the axis."""
+def describe_tasks(
+    folder: Path, infos: list[ArrayInfo], groups: int, every: bool = False
+) -> list[DescribeTask]:
+    """Tasks over all shards that are not finished, or over ``every`` shard.
+
+    Their unit is the coarsest shard of the axis; a task passes over what is finished.
+    """
     tasks = []
     for axis, members in (
         ("segment", [i for i in infos if i.axis in ("frame", "segment")]),
@@ -55,7 +60,7 @@ def describe_tasks(folder: Path, infos: list[ArrayInfo], groups: int) -> list[De
         units = [
             u
             for u in range(-(-rows // unit))
-            if any(open_shards(folder, i, u * unit, (u + 1) * unit) for i in members)
+            if every or any(open_shards(folder, i, u * unit, (u + 1) * unit) for i in members)
         ]
         for run in split_runs(units, groups):
             start, stop = run[0] * unit, min((run[-1] + 1) * unit, rows)

@@ -1,20 +1,23 @@
 """Raw files → the audio timeline.
 
 A task owns consecutive whole shards of the sample axis. It walks the recordings that lie on them in
-order, decodes each once, and writes a shard as soon as it is full: memory is one shard plus one
-decoding block, whatever a recording's length.
+order, decodes what of each lies there, and writes a shard as soon as it is full. Memory per worker,
+whatever a recording's length: a shard that fills, shards that are being written (at most 64 MiB or
+one), and five seconds of the file; 128 MiB and a little at most.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.audio import Int16Array, decode
+from pipeline.base.config import to_plain
 from pipeline.base.errors import AudioError
 from pipeline.plan import Failure, Source
 from pipeline.store.schema import ArrayInfo
@@ -33,13 +36,14 @@ class IngestTask:
 
 
 def ingest_tasks(
-    folder: Path, info: ArrayInfo, sources: list[Source], groups: int
+    folder: Path, info: ArrayInfo, sources: list[Source], groups: int, every: bool = False
 ) -> list[IngestTask]:
-    """About ``groups`` tasks over the shards that are not finished yet.
+    """About ``groups`` tasks over the shards that are not finished yet, or over ``every`` shard.
 
     The cut into tasks depends on the workers, the cut into shards does not.
     """
-    open_shards = [s for s in range(info.n_shards) if not finished_shard(folder, info, s)]
+    shards = range(info.n_shards)
+    open_shards = [s for s in shards if every or not finished_shard(folder, info, s)]
     tasks = []
     for run in split_runs(open_shards, groups):
         low, high = run[0] * info.shard_rows, (run[-1] + 1) * info.shard_rows
@@ -72,9 +76,10 @@ def run_ingest(task: IngestTask) -> dict[str, Any]:
         writer = _ShardWriter(queue, task.info, task.first)
         for source in task.sources:
             try:
-                for block in _within(source, low, high):
-                    if not failures:
-                        writer.append(block)
+                with contextlib.closing(_within(source, low, high)) as blocks:
+                    for block in blocks:
+                        if not failures:
+                            writer.append(block)
             except AudioError as error:
                 failures.append(
                     Failure(
@@ -84,23 +89,24 @@ def run_ingest(task: IngestTask) -> dict[str, Any]:
                         message=str(error),
                     )
                 )
-    return {"failures": failures}
+    return {"failures": to_plain(failures)}
 
 
-def _within(source: Source, low: int, high: int) -> Iterator[Int16Array]:
-    """The samples of one recording that lie on [low, high), in order; decoding stops at high."""
+def _within(source: Source, low: int, high: int) -> Generator[Int16Array]:
+    """The samples of one recording that lie on [low, high), in order; nothing else is read."""
     path = Path(source.path)
     if not path.exists() or path.stat().st_size != source.bytes:
         raise AudioError(
             f"{source.path}: changed while the store was being built; repeat the command",
             kind="changed",
         )
-    at = source.start
-    for block in decode(Path(source.path), source.length):
-        yield block[max(0, low - at) : max(0, high - at)]
-        at += len(block)
-        if at >= high:
-            return
+    at = max(low, source.start)
+    with contextlib.closing(decode(path, source.length, at - source.start)) as blocks:
+        for block in blocks:
+            yield block[: high - at]
+            at += len(block)
+            if at >= high:
+                return
 
 
 class _ShardWriter:

@@ -45,11 +45,17 @@ class Console:
 
     @contextlib.contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[[float, str], None]]:
-        """Yields ``update(done, note)``."""
-        if self.bars:
-            with _bar(label, total) as update:
-                yield update
-            return
+        """Yields ``update(done, note)``, which is also where a stop signal is raised at the latest."""
+        with (_bar if self.bars else self._lines)(label, total) as show:
+
+            def update(done: float, note: str = "") -> None:
+                show(done, note)
+                _raise_if_stopped()
+
+            yield update
+
+    @contextlib.contextmanager
+    def _lines(self, label: str, total: int) -> Iterator[Callable[[float, str], None]]:
         began = last = time.monotonic()
 
         def plain(done: float, note: str = "") -> None:
@@ -119,18 +125,30 @@ def _leave(console: Console, kind: str, message: str, code: int) -> NoReturn:
 def stop_signals_raise(remedy: str) -> Iterator[None]:
     """Inside the block, TERM, INT and USR2 raise :class:`Interrupted` (exit 75) with ``remedy``.
 
-    For work that may stop anywhere because everything it writes is atomic.
+    For work that may stop anywhere because everything it writes is atomic. Python drops an exception
+    that comes up inside a destructor; progress updates and the block's end raise it again.
     """
 
     def stop(number: int, _: object) -> None:
-        raise Interrupted(f"stopped by {signal.Signals(number).name}; {remedy}")
+        _stopped.append(f"stopped by {signal.Signals(number).name}; {remedy}")
+        _raise_if_stopped()
 
     before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
         yield
+        _raise_if_stopped()
     finally:
+        _stopped.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+_stopped: list[str] = []
+
+
+def _raise_if_stopped() -> None:
+    if _stopped:
+        raise Interrupted(_stopped[0])
 
 
 def program(name: str) -> str:

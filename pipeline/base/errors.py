@@ -60,6 +60,18 @@ class MidiError(CorpusError):
     kind = "midi"
 
 
+class ArchiveError(CorpusError):
+    """An archive is not what it should be, or holds what must not be unpacked."""
+
+    kind = "archive"
+
+
+class DownloadError(XmodalError):
+    """A file could not be fetched; what has come is kept unless it is known to be wrong."""
+
+    kind = "download"
+
+
 class StoreError(XmodalError):
     """A store is absent, incomplete, damaged, or lacks what was asked for."""
 

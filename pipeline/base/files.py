@@ -14,7 +14,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,12 +63,17 @@ def read_json(path: Path) -> Any:
         return json.load(handle)
 
 
-def sha256_file(path: Path, block: int = 1 << 20) -> str:
-    """SHA-256 of a whole file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
+def sha256_file(
+    path: Path, block: int = 1 << 20, progress: Callable[[int], None] | None = None
+) -> str:
+    """SHA-256 of a whole file, as 64 hexadecimal digits; ``progress`` is told the bytes read."""
+    digest, done = hashlib.sha256(), 0
     with open(path, "rb") as handle:
         while chunk := handle.read(block):
             digest.update(chunk)
+            done += len(chunk)
+            if progress is not None:
+                progress(done)
     return digest.hexdigest()
 
 
@@ -90,14 +95,19 @@ class FolderLock:
     stale, and is taken over, when its process is gone (same host) or its heartbeat is older than
     ``STALE_AFTER_S`` (another host).
 
+    Parameters
+    ----------
+    patience_s : how long to wait for another owner to leave, seconds
+
     Raises
     ------
     StoreError
         (kind ``locked``) when another live process holds the folder.
     """
 
-    def __init__(self, folder: Path, name: str = ".lock") -> None:
+    def __init__(self, folder: Path, name: str = ".lock", patience_s: float = 0.0) -> None:
         self.path = folder / name
+        self._patience_s = patience_s
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -112,10 +122,14 @@ class FolderLock:
         # A complete lock file is linked into place: no reader ever sees an empty one.
         staged = self.path.with_name(f"{self.path.name}.{me['host']}.{me['pid']}")
         staged.write_text(json.dumps(me))
+        give_up = time.monotonic() + self._patience_s
         try:
             while not self._link(staged):
                 owner = _read_owner(self.path)
                 if owner is not None and self._alive(owner):
+                    if time.monotonic() < give_up:
+                        time.sleep(0.05)
+                        continue
                     raise StoreError(
                         f"{self.path.parent} is being written by process {owner['pid']} on "
                         f"{owner['host']}; wait for it, or stop it, then repeat the command",
@@ -133,6 +147,11 @@ class FolderLock:
         if self._thread is not None:
             self._thread.join()
         self.path.unlink(missing_ok=True)
+
+    def is_held(self) -> bool:
+        """Whether a live process holds it now."""
+        owner = _read_owner(self.path)
+        return owner is not None and self._alive(owner)
 
     def _link(self, staged: Path) -> bool:
         try:

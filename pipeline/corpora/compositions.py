@@ -27,7 +27,7 @@ import re
 from collections.abc import Iterator
 
 from pipeline.corpora.facts import facts_of
-from pipeline.corpora.titles import (
+from pipeline.corpora.spelling import (
     GENRES,
     NAMES,
     NUMBER_WORDS,

@@ -15,7 +15,7 @@ import functools
 import io
 from pathlib import Path, PurePosixPath
 
-from pipeline.corpora.titles import spaced
+from pipeline.corpora.spelling import spaced
 
 # Beside the package, in a checkout as in an installation.
 TABLE = Path(__file__).parents[2] / "data_manifests" / "compositions.csv"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 
-from pipeline.corpora.titles import Key, find_key, spaced, squeezed
+from pipeline.corpora.spelling import Key, find_key, spaced, squeezed
 from pipeline.corpora.works import WORKS
 
 

@@ -23,6 +23,7 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
 
 from pipeline.base.config import to_plain
+from pipeline.base.errors import StoreError
 from pipeline.base.files import atomic_write, read_json, sha256_file, write_json
 from pipeline.store.schema import ARRAYS, RECORD, SCHEMA, SCHEMAS, ArrayInfo, seal
 from pipeline.store.sharding import fill_value, write_shard_file
@@ -153,7 +154,7 @@ def commit(folder: Path, record: dict[str, Any], new: list[ArrayInfo]) -> None:
     for info in new:
         files[info.metadata_path()] = file_entry(folder / info.metadata_path())
         for shard in range(info.n_shards):
-            files[info.shard_path(shard)] = read_json(journal_path(folder, info, shard))
+            files[info.shard_path(shard)] = _journalled(folder, info, shard)
     arrays = {**record.get("arrays", {}), **{info.name: to_plain(info) for info in new}}
     committed_at = datetime.now(UTC).isoformat(timespec="microseconds")
     final = {
@@ -165,6 +166,21 @@ def commit(folder: Path, record: dict[str, Any], new: list[ArrayInfo]) -> None:
     }
     write_json(folder / RECORD, seal(final))
     shutil.rmtree(folder / JOURNAL, ignore_errors=True)
+
+
+def _journalled(folder: Path, info: ArrayInfo, shard: int) -> dict[str, Any]:
+    """What the journal notes of a shard; the file must be there with that size."""
+    try:
+        noted: dict[str, Any] = read_json(journal_path(folder, info, shard))
+        if noted["size"] == (folder / info.shard_path(shard)).stat().st_size:
+            return noted
+    except FileNotFoundError:
+        pass
+    raise StoreError(
+        f"{folder / info.shard_path(shard)}: gone, or changed, while the store was being built; "
+        "repeat the command",
+        kind="changed",
+    )
 
 
 def withdraw(folder: Path, record: dict[str, Any], names: list[str]) -> dict[str, Any]:

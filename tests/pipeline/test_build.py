@@ -67,10 +67,12 @@ def test_the_cut_into_tasks_changes_no_byte(
     assert same_store(found.store.path, long_store.path)
 
 
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.full)])
 def test_worker_processes_change_no_byte(
-    long_corpus: Path, long_store: Store, tmp_path: Path
+    workers: int, long_corpus: Path, long_store: Store, tmp_path: Path
 ) -> None:
-    found = features("build", "--corpus", long_corpus, "--out", tmp_path, "--workers", 2, "--json")
+    flags = ("--out", tmp_path, "--workers", workers, "--json")
+    found = features("build", "--corpus", long_corpus, *flags)
     assert found.returncode == 0, found.stderr
     assert same_store(Path(json.loads(found.stdout)["store"]), long_store.path)
 

@@ -18,11 +18,15 @@ from pipeline.store import Store
 
 FLAGS = {
     "build": "--corpus --root --out --descriptors --max-segments-per-recording --checksum "
-    "--workers --cluster --max-failures --config --json --help",
-    "add": "--descriptors --workers --cluster --json --help",
+    "--workers --cluster --part --max-failures --config --json --help",
+    "add": "--descriptors --workers --cluster --part --json --help",
     "verify": "--json --help",
     "info": "--json --help",
     "list": "--json --help",
+    "check-corpus": "--corpus --root --level --manifest --write-manifest --midi-only --state --json "
+    "--help",
+    "download": "--out --corpus --midi-only --url --sha256 --json --help",
+    "make-csv": "--out --json --help",
     "compositions": "--corpus --root --out --json --help",
 }
 
@@ -43,7 +47,7 @@ try:
     app({args!r}, prog_name="xmodal-features")
 except SystemExit as end:
     assert end.code == 0, end.code
-heavy = "torch numba librosa scipy zarr pyarrow dask soundfile pretty_midi music21".split()
+heavy = "torch numba librosa scipy zarr pyarrow dask soundfile pretty_midi music21 polars".split()
 print([m for m in heavy if m in sys.modules], file=sys.stderr)
 """
 

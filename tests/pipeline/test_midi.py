@@ -225,6 +225,43 @@ def test_malformed_files_are_typed_errors(name: str, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+BOUNDED = """
+import os, resource, sys
+from pathlib import Path
+from pipeline.base.errors import MidiError
+from pipeline.midi import read_performance
+folder = Path(sys.argv[1])
+read_performance(folder / "good.midi")  # compiled before the limits come
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+for path in sorted(folder.glob("bad-*.midi")):
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_CPU, (2, 2))
+        resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20),) * 2)
+        try:
+            read_performance(path)
+        except MidiError:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, (path.name, status)
+print("all refused")
+"""
+
+
+def test_malformed_files_take_neither_time_nor_memory(tmp_path: Path) -> None:
+    """Each in a process of its own with 2 s of processor time and 512 MiB on top."""
+    (tmp_path / "good.midi").write_bytes(GOOD)
+    for i, raw in enumerate(MALFORMED.values()):
+        (tmp_path / f"bad-{i}.midi").write_bytes(raw)
+    assert len(MALFORMED) >= 30
+    command = [sys.executable, "-c", BOUNDED, str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == "all refused\n"
+
+
 def test_every_truncation_is_a_typed_error() -> None:
     for length in range(len(GOOD)):
         with pytest.raises(MidiError):

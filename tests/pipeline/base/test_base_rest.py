@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import signal
 from typing import Any, Literal
 
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 
 from pipeline.base import errors
 from pipeline.base.config import digest, from_plain, merge, to_plain
-from pipeline.base.console import Console, run_command
-from pipeline.base.errors import ConfigError, MissingExtra, StoreError, XmodalError
+from pipeline.base.console import Console, run_command, stop_signals_raise
+from pipeline.base.errors import ConfigError, Interrupted, MissingExtra, StoreError, XmodalError
 from pipeline.base.registry import Registry
 
 
@@ -139,3 +140,28 @@ def test_errors_leave_with_their_code(
 def test_a_programming_error_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         run_command(Console(), raising(ZeroDivisionError()))
+
+
+def test_a_stop_signal_that_a_destructor_swallows_is_raised_at_the_next_step(capsys) -> None:
+    """Python prints and drops what a destructor raises; the work must not go on to its end."""
+
+    class Closes:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def work() -> None:
+        with stop_signals_raise("come back"), Console().progress("work", 3) as update:
+            for step in range(3):
+                steps.append(step)
+                if step == 0:
+                    Closes()
+                update(step + 1, "")
+
+    steps: list[int] = []
+    with pytest.raises(Interrupted, match="SIGTERM; come back"):
+        work()
+    assert steps == [0]
+    with pytest.raises(Interrupted), stop_signals_raise("come back"):
+        Closes()
+    with stop_signals_raise("come back"):  # what is over is forgotten
+        pass

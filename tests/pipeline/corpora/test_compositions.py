@@ -21,7 +21,7 @@ from pipeline.corpora.compositions import (
 from pipeline.corpora.exceptions import all_exceptions, find_exception
 from pipeline.corpora.recordings import load_table
 from pipeline.corpora.review import as_csv, as_text, review
-from pipeline.corpora.titles import Key, find_key, spaced
+from pipeline.corpora.spelling import Key, find_key, spaced
 from pipeline.corpora.works import WORKS
 
 # Spellings as they stand in published tables, and some that people write.

@@ -1,0 +1,211 @@
+"""A corpus table from a folder of audio and MIDI files: who belongs to whom, and a split by work.
+
+Two files are a pair if they have one stem and lie in one folder, or in folders that differ only in a
+part that says what kind of files they are (``audio/x/a.wav`` and ``midi/x/a.mid``). A stem that more
+than one audio or MIDI file could claim is left out and said. The table that is proposed has MAESTRO's
+columns, and ``composition``: which rows play one work, for the reader to correct.
+
+``duration`` is what MAESTRO means by it, the end of the last note; where the audio ends before that,
+the audio's length. The split follows from a hash of the composition alone: 80 % of the hash's range is
+train, 10 % validation, 10 % test, so that more files do not move those that are there. With three
+compositions or more no split stays empty.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipeline.audio import PAD_LIMIT_SAMPLES, probe
+from pipeline.base.console import Console
+from pipeline.base.errors import CorpusError, UsageError
+from pipeline.base.files import atomic_write
+from pipeline.corpora.compositions import composition_key
+from pipeline.corpora.recordings import COLUMNS, SPLITS, load_table
+from pipeline.corpora.titles import AUDIO_FOLDERS, MIDI_FOLDERS, guess
+from pipeline.midi import read_performance
+from pipeline.spectral import SAMPLE_RATE, SEGMENT_S
+
+AUDIO_SUFFIXES = frozenset(".wav .flac .ogg .opus .mp3 .aif .aiff .aifc .au .w64".split())
+MIDI_SUFFIXES = frozenset((".mid", ".midi"))
+DEFAULT_NAME = "pairs.csv"
+TRAIN_BELOW, VALIDATION_BELOW = 0.8, 0.9  # of the hash's range
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """Audio and MIDI of one recording, relative to the folder, with forward slashes."""
+
+    audio: PurePosixPath
+    midi: PurePosixPath
+
+
+def make_csv(folder: Path, out: Path | None, console: Console) -> dict[str, Any]:
+    """Write a table of all pairs in ``folder``; paths in it are relative to ``folder``.
+
+    Parameters
+    ----------
+    out : the table; ``pairs.csv`` in the folder by default, never overwritten
+
+    Returns
+    -------
+    plain data: ``table``, counts per split, ``unpaired`` files, pairs that are ``unusable`` and why,
+    and what to ``review``.
+
+    Raises
+    ------
+    UsageError
+        when ``folder`` is none, or ``out`` exists.
+    CorpusError
+        when not one pair can be used.
+    """
+    out = out or folder / DEFAULT_NAME
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder")
+    if out.exists():
+        raise UsageError(f"{out} exists and is not overwritten; name another file by --out")
+    pairs, unpaired = find_pairs(_relative_files(folder))
+    rows, unusable, review = [], [], []
+    with console.progress("read headers", len(pairs)) as update:
+        for done, pair in enumerate(pairs, 1):
+            try:
+                row, remarks = _row(folder, pair)
+                rows.append(row)
+                review += [{"file": str(pair.audio), "remark": remark} for remark in remarks]
+            except CorpusError as error:
+                unusable.append({"file": str(pair.audio), "kind": error.kind, "why": str(error)})
+            update(done, str(pair.audio))
+    if not rows:
+        raise CorpusError(
+            f"{folder}: no pair of audio and MIDI can be used ({len(unpaired)} files without a "
+            f"partner, {len(unusable)} pairs that cannot be read); a pair has one name and lies in "
+            "one folder, or in parallel folders audio/ and midi/"
+        )
+    splits = split_by_work({str(row["composition"]) for row in rows})
+    for row in rows:
+        row["split"] = splits[str(row["composition"])]
+    _write(out, rows)
+    try:
+        load_table(out)  # what build will say, before anyone else reads it
+    except CorpusError:
+        out.unlink()
+        raise
+    return {
+        "table": str(out),
+        "root": str(folder),
+        "recordings": len(rows),
+        "splits": {split: _count(rows, split) for split in SPLITS},
+        "unpaired": unpaired,
+        "unusable": unusable,
+        "review": review,
+    }
+
+
+def find_pairs(files: Iterable[PurePosixPath]) -> tuple[list[Pair], list[str]]:
+    """Pairs in order of the audio's path, and the audio and MIDI files that have no partner."""
+    left = {f for f in files if f.suffix.lower() in AUDIO_SUFFIXES | MIDI_SUFFIXES}
+    pairs: list[Pair] = []
+    for key_of in (_same_folder, _parallel_folder):
+        audio: dict[str, list[PurePosixPath]] = defaultdict(list)
+        midi: dict[str, list[PurePosixPath]] = defaultdict(list)
+        for file in left:
+            (midi if file.suffix.lower() in MIDI_SUFFIXES else audio)[key_of(file)].append(file)
+        for key in audio.keys() & midi.keys():
+            if len(audio[key]) == len(midi[key]) == 1:
+                pairs.append(Pair(audio=audio[key][0], midi=midi[key][0]))
+                left -= {audio[key][0], midi[key][0]}
+    return sorted(pairs, key=lambda p: str(p.audio)), sorted(map(str, left))
+
+
+def split_by_work(compositions: set[str]) -> dict[str, str]:
+    """Composition → split, by hash; about 80/10/10, none empty where three can be told apart."""
+    place = {c: _unit(c) for c in compositions}
+    found = {
+        c: SPLITS[(u >= TRAIN_BELOW) + (u >= VALIDATION_BELOW)]
+        for c, u in sorted(place.items(), key=lambda item: item[1])
+    }
+    for split in SPLITS:
+        if split not in found.values() and len(found) >= len(SPLITS):
+            # The fullest split gives; of its compositions the one whose hash comes last.
+            fullest = max(SPLITS, key=lambda s: sum(v == s for v in found.values()))
+            found[max((c for c in found if found[c] == fullest), key=lambda c: place[c])] = split
+    return found
+
+
+def _unit(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def _relative_files(folder: Path) -> Iterable[PurePosixPath]:
+    """All files but hidden ones, whatever order the disk has them in."""
+    for base, folders, names in os.walk(folder):
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                path = (Path(base) / name).relative_to(folder).as_posix()
+                if not path.isprintable() or "\\" in path:  # a table could not name it
+                    raise CorpusError(
+                        f"{folder}: the file {path!r} has a name with bytes that are not UTF-8, "
+                        "control characters or a backslash; rename it"
+                    )
+                yield PurePosixPath(path)
+
+
+def _same_folder(file: PurePosixPath) -> str:
+    return unicodedata.normalize("NFC", str(file.with_suffix("")))
+
+
+def _parallel_folder(file: PurePosixPath) -> str:
+    kinds = AUDIO_FOLDERS | MIDI_FOLDERS
+    folders = [part for part in file.parts[:-1] if part.lower() not in kinds]
+    return _same_folder(PurePosixPath(*folders, file.name))
+
+
+def _row(folder: Path, pair: Pair) -> tuple[dict[str, Any], list[str]]:
+    """One row without its split, and what a reader should look at."""
+    header = probe(folder / pair.audio)
+    last_note_s = float(read_performance(folder / pair.midi).end_s.max())
+    said = guess(pair.audio.parts[:-1], pair.audio.stem)
+    duration_s = round(min(last_note_s, header.duration_s), 6)
+    if duration_s <= 0:
+        raise CorpusError(f"{folder / pair.audio}: is too short to be used")
+    remarks = []
+    if last_note_s > header.duration_s + PAD_LIMIT_SAMPLES / SAMPLE_RATE:
+        remarks.append(
+            f"the last note ends at {last_note_s:.2f} s, the audio at {header.duration_s:.2f} s: "
+            "do they belong together?"
+        )
+    if duration_s < SEGMENT_S:
+        remarks.append(f"lasts {duration_s:.2f} s, less than one segment of {SEGMENT_S} s")
+    return {
+        "canonical_composer": said.composer,
+        "canonical_title": said.title,
+        "split": "",
+        "year": said.year,
+        "midi_filename": str(pair.midi),
+        "audio_filename": str(pair.audio),
+        "duration": repr(duration_s),
+        "composition": composition_key(said.composer, said.title),
+    }, remarks
+
+
+def _write(out: Path, rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*COLUMNS, "composition"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    with atomic_write(out) as handle:
+        handle.write(text.getvalue().encode())
+
+
+def _count(rows: list[dict[str, Any]], split: str) -> dict[str, int]:
+    mine = [row for row in rows if row["split"] == split]
+    return {"recordings": len(mine), "compositions": len({row["composition"] for row in mine})}
