@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS
 from pipeline.descriptors import DESCRIPTORS
-from pipeline.verify import MEAN_NOTES_PER_SEGMENT, describe_registry
+from pipeline.info import MEAN_NOTES_PER_SEGMENT, describe_registry
 from trainer.presets import preset_config
 
 ROOT = Path(__file__).parent.parent

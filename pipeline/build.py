@@ -19,11 +19,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipeline import parts
 from pipeline.base.config import to_plain
 from pipeline.base.console import Console
 from pipeline.base.errors import ConfigError, CorpusError, StoreError
 from pipeline.base.files import FolderLock, sweep_temporaries, write_json
+from pipeline.checks import check_tasks, find_failures, run_check, with_measures
 from pipeline.cluster import Executor, open_executor
 from pipeline.corpora.resolve import Corpus
 from pipeline.describe import describe_tasks, run_describe
@@ -31,6 +35,8 @@ from pipeline.descriptors import DESCRIPTORS, Descriptor
 from pipeline.ingest import ingest_tasks, run_ingest
 from pipeline.parts import parse_part
 from pipeline.plan import Checksum, Failure, Input, fingerprint_inputs, identity_of, make_plan
+from pipeline.quality import QualityLimits
+from pipeline.refresh import RULES, out_of_date, refresh
 from pipeline.store.reader import Store, read_record
 from pipeline.store.schema import (
     BUILD_INFO,
@@ -44,7 +50,9 @@ from pipeline.store.writer import JOURNAL, commit, create_array, withdraw, write
 
 # Many tasks end together; few decode fewer recordings twice, where a task ends within one.
 INGEST_TASKS_PER_WORKER = 3
+CHECK_TASKS_PER_WORKER = 4
 DESCRIBE_TASKS_PER_WORKER = 8
+EXAMINED = ("audio", "ingest", "quality")  # stages whose failures need the samples to be found
 VERSIONS = ("xmodal", "numpy", "scipy", "numba", "soxr", "soundfile", "symusic", "zarr", "pyarrow")
 
 
@@ -57,6 +65,7 @@ class BuildConfig:
     segmentation, checksum : see their types
     descriptors : names, or None for the corpus' default
     max_failures : recordings that may be unusable before the build refuses
+    quality : when a recording that can be read is unusable all the same
     workers, cluster : where tasks run; never change a byte
     part : "i/n" when this is one of n jobs of a queue that share the work (:mod:`pipeline.parts`)
     """
@@ -65,6 +74,7 @@ class BuildConfig:
     checksum: Checksum = "sampled"
     descriptors: tuple[str, ...] | None = None
     max_failures: int = 0
+    quality: QualityLimits = dataclasses.field(default_factory=QualityLimits)
     workers: int = 0
     cluster: str = "local"
     part: str | None = None
@@ -127,10 +137,14 @@ def build(
         folder = out / f"{corpus.name}-{identity[:12]}"
         _refuse_foreign(folder)
         with job.hold(folder) as stay:
-            built, failed = [], {}
-            if not (folder / RECORD).exists():
+            _refresh(folder, corpus, job)
+            built: list[str] = []
+            fresh = not (folder / RECORD).exists()
+            if fresh:
                 failed = _build_new(corpus, inputs, folder, descriptors, job)
                 built = ["audio", *(d.name for d in descriptors)]
+            else:  # it may have been built under other limits
+                failed = find_failures(Store.open(folder).table("recordings"), config.quality)
             if not failed:
                 store, added = _extend(folder, descriptors, job)
                 built = built or added
@@ -140,13 +154,13 @@ def build(
                 return BuildResult(
                     store=store, built=built, failures=left_out, seconds=job.clock.laps
                 )
-            # A file that opened well broke while decoding: its rows must go, so every offset moves.
+            # A file that opened well turned out unusable: its rows must go, so every offset moves.
             inputs = [
                 dataclasses.replace(i, failure=f, fingerprint={}) if (f := failed.get(n)) else i
                 for n, i in enumerate(inputs)
             ]
             _refuse_failures(corpus, inputs, config.max_failures)
-            stay.abandoned = True
+            stay.abandoned = fresh
         with contextlib.suppress(OSError):  # another builder may have come in since
             folder.rmdir()
 
@@ -239,6 +253,11 @@ def _build_new(
         if failures:
             # Two tasks may meet one file; every part must name the same failure for it.
             return {f.recording: f for f in sorted(failures, key=dataclasses.astuple)}
+        measures = _measure(folder, plan.tables["segments"], executor, job)
+        recordings = with_measures(plan.tables["recordings"], measures)
+        job.clock.lap("quality")
+        if unusable := find_failures(recordings, job.config.quality):
+            return unusable
         _describe(folder, infos, executor, job.console)
         job.clock.lap("describe")
     record = {
@@ -248,10 +267,12 @@ def _build_new(
         "status": "partial" if plan.failures else "complete",
         "segmentation": to_plain(plan.segmentation),
         "licence": corpus.licence,
+        **RULES,
         "config": {
             "checksum": job.config.checksum,
             "descriptors": [d.name for d in descriptors],
             "max_failures": job.config.max_failures,
+            "quality": to_plain(job.config.quality),
         },
         "inputs": {
             r.key: {k: i.fingerprint[k] for k in ("audio", "midi")}
@@ -267,9 +288,40 @@ def _build_new(
     }
     with job.alone(folder):
         if not (folder / RECORD).exists():
+            write_table(folder, "recordings", recordings)  # a part that came late wrote the plan's
             commit(folder, record, [audio, *infos])
     job.clock.lap("commit")
     return {}
+
+
+def _refresh(folder: Path, corpus: Corpus, job: _Job) -> None:
+    """A finished store under the present rules for compositions and measures."""
+    names = [r.composition for r in corpus.recordings]
+    with job.alone(folder):
+        stale = out_of_date(folder, names)
+    measures: dict[int, dict[str, Any]] = {}
+    if "quality" in stale:
+        with job.workers(folder) as executor:
+            segments = pq.read_table(folder / "segments.parquet")
+            measures = _measure(folder, segments, executor, job)
+    if stale:
+        with job.alone(folder):
+            said = refresh(folder, names, measures)
+        job.console.say(f"{folder.name}: {said}")
+
+
+def _measure(
+    folder: Path, segments: pa.Table, executor: Executor, job: _Job
+) -> dict[int, dict[str, Any]]:
+    """Measures by recording, from the store's audio and notes."""
+    measures: dict[int, dict[str, Any]] = {}
+    groups = CHECK_TASKS_PER_WORKER * executor.workers
+    tasks = check_tasks(folder, segments, job.config.segmentation, groups)
+    with job.console.progress("check audio against notes", len(tasks)) as update:
+        for done, result in enumerate(executor.run(run_check, tasks), 1):
+            measures.update((row.pop("recording"), row) for row in result["measures"])
+            update(done, "")
+    return measures
 
 
 def _describe(folder: Path, infos: list[ArrayInfo], executor: Executor, console: Console) -> None:
@@ -312,19 +364,22 @@ def _inputs(corpus: Corpus, out: Path, config: BuildConfig, console: Console) ->
             checksum=config.checksum,
             suspects=suspects,
             segmentation=config.segmentation,
+            limits=config.quality,
             progress=lambda done, _: update(done, ""),
         )
 
 
 def _known_suspects(corpus: Corpus, out: Path) -> frozenset[int]:
-    """Recordings that once failed while decoding: they are decoded first, before all others."""
+    """Recordings that once failed after their header: they are examined before all others."""
     found: set[int] = set()
     for record in out.glob(f"{corpus.name}-*/{RECORD}"):
         try:
             rows = Store.open(record.parent).table("failures").to_pylist()
         except StoreError:
             continue
-        found.update(row["recording"] for row in rows if row["stage"] in ("ingest", "audio"))
+        found.update(
+            row["recording"] for row in rows if row["stage"] in ("ingest", "audio", "quality")
+        )
     return frozenset(found)
 
 

@@ -42,6 +42,11 @@ def register(app: typer.Typer) -> None:
         "make-csv",
         epilog="Example:  xmodal-features make-csv my/recordings --out my/recordings/pairs.csv",
     )(make_csv)
+    app.command(
+        "compositions",
+        epilog="Examples:  xmodal-features compositions --corpus my/pairs.csv --out review.csv   ·   "
+        "xmodal-features compositions --corpus maestro --root /data/maestro-v3.0.0",
+    )(compositions)
 
 
 def check_corpus(
@@ -192,3 +197,34 @@ def _made(made: dict[str, Any]) -> str:
         "compositions and splits are right"
     )
     return "\n".join(lines)
+
+
+def compositions(
+    corpus: Annotated[
+        str, typer.Option(help="demo, maestro, or a CSV with MAESTRO's seven columns.")
+    ] = "demo",
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the corpus. [default: the CSV's]")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV file for the whole table.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Group a corpus' titles by composition, for review: doubtful ones, and ones in two splits."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from pipeline.base.files import atomic_write
+        from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
+        from pipeline.corpora.review import as_csv, as_text, review
+
+        # Where `build` keeps it: the demo corpus is not made twice.
+        request = CorpusRequest(root=root, cache=Path("data/corpora"), workers=1)
+        resolved = resolve_corpus(corpus, request)
+        found = review(resolved.recordings)
+        if out is not None:
+            with atomic_write(out) as handle:
+                handle.write(as_csv(found["rows"]).encode())
+            console.say(f"wrote {out}")
+        console.result(found, as_text(found, resolved.name))
+
+    run_command(console, action)

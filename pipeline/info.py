@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from typing import Any
 
+from pipeline.checks import summarise
 from pipeline.corpora.recordings import SPLITS
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.spectral import N_FRAMES, SAMPLE_RATE
@@ -95,6 +96,7 @@ def describe_store(store: Store) -> tuple[dict[str, Any], str]:
             for n, a in store.arrays.items()
         },
         "bytes": sum(entry["size"] for entry in record["files"].values()),
+        "quality": summarise(store),
     }
     lines = [
         f"{store.path} ({record['status']}, committed {record['committed_at']})",
@@ -109,10 +111,28 @@ def describe_store(store: Store) -> tuple[dict[str, Any], str]:
             for n, a in data["arrays"].items()
         ),
     ]
+    lines += _quality_lines(data["quality"])
     if shared:
         lines.append(f"  in more than one split: {', '.join(shared)}")
     lines += [f"  left out: row {f['recording']} [{f['kind']}]" for f in failures.to_pylist()]
     return data, "\n".join(lines)
+
+
+def _quality_lines(found: dict[str, Any]) -> list[str]:
+    """The measures that a reader wants to see, and who has a warning."""
+    lines = []
+    for name, label in (
+        ("onset_correlation", "onset correlation"),
+        ("onset_lag_ms", "onset lag, ms"),
+        ("bandwidth_hz", "bandwidth, Hz"),
+    ):
+        if spread := found["measures"].get(name):
+            low, median, high = (f"{spread[k]:g}" for k in ("low", "median", "high"))
+            lines.append(f"  {label:<18} {median} ({low} to {high})")
+    for name, keys in found["warnings"].items():
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        lines.append(f"  warning: {name} in {', '.join(keys[:3])}{more}")
+    return lines
 
 
 def describe_registry() -> tuple[list[dict[str, Any]], str]:

@@ -3,7 +3,8 @@
 Reads the corpus table, every audio header and every MIDI file once. What cannot be used becomes a
 failure with stage, kind and reason; its recording keeps its row, with no segments. The plan's
 ``identity`` covers the table, the fingerprints of the inputs, the segmentation, the sample rate and
-the failures: neither the root folder, nor times of files, nor the number of workers.
+the failures: neither the root folder, nor times of files, nor the number of workers, nor which titles
+are one composition (rules that improve must not cost another reading of the corpus).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pipeline.base.config import digest, to_plain
 from pipeline.base.errors import AudioError, CorpusError, MidiError
 from pipeline.corpora.recordings import Recording
 from pipeline.midi import Performance, read_performance
+from pipeline.quality import Meter, QualityLimits, judge
 from pipeline.segments import count_rows, cut_notes
 from pipeline.spectral import SAMPLE_RATE
 from pipeline.store.schema import FAILURES, NOTES, RECORDINGS, SCHEMA, SEGMENTS, Segmentation
@@ -109,15 +111,17 @@ def fingerprint_inputs(
     checksum: Checksum = "sampled",
     suspects: frozenset[int] = frozenset(),
     segmentation: Segmentation,
+    limits: QualityLimits | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Input]:
-    """Read every header, MIDI file and fingerprint; ``suspects`` are also decoded to their end.
+    """Read every header, MIDI file and fingerprint; ``suspects`` are also decoded and measured.
 
     Threads, not processes: the work is reading and hashing, which release the interpreter.
     """
 
     def one(recording: Recording) -> Input:
-        return _read_input(recording, root, checksum, recording.recording in suspects, segmentation)
+        judged_by = (limits or QualityLimits()) if recording.recording in suspects else None
+        return _read_input(recording, root, checksum, judged_by, segmentation)
 
     inputs = []
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
@@ -138,7 +142,8 @@ def identity_of(
             "sample_rate": SAMPLE_RATE,
             "versions": {"audio": audio.VERSION, "midi": midi.VERSION, "notes": segments.VERSION},
             "segmentation": to_plain(segmentation),
-            "recordings": to_plain(recordings),
+            # Derived by rules that improve; a column of the table that says it is among ``extra``.
+            "recordings": [{**to_plain(r), "composition": None} for r in recordings],
             "inputs": [i.fingerprint for i in inputs],
             "failed": [i.failure.recording for i in inputs if i.failure],
         },
@@ -207,7 +212,11 @@ def make_plan(
 
 
 def _read_input(
-    recording: Recording, root: Path, checksum: Checksum, suspect: bool, seg: Segmentation
+    recording: Recording,
+    root: Path,
+    checksum: Checksum,
+    judged_by: QualityLimits | None,
+    seg: Segmentation,
 ) -> Input:
     audio_path, midi_path = root / recording.audio_path, root / recording.midi_path
     header: AudioHeader | None = None
@@ -225,9 +234,8 @@ def _read_input(
                 f"{MAX_NOTE_ROWS}",
                 kind="too-large",
             )
-        if suspect:
-            for _ in decode(audio_path, seg.timeline_samples(count)):
-                pass
+        if judged_by is not None:
+            failure = _examine(recording, audio_path, count, performance, judged_by, seg)
     except CorpusError as error:
         stage = {AudioError: "audio", MidiError: "midi"}.get(type(error), "table")
         failure = Failure(
@@ -240,6 +248,31 @@ def _read_input(
             "midi": hashlib.sha256(midi_path.read_bytes()).hexdigest(),
         }
     return Input(header=header, performance=performance, fingerprint=fingerprint, failure=failure)
+
+
+def _examine(
+    recording: Recording,
+    path: Path,
+    count: int,
+    performance: Performance,
+    limits: QualityLimits,
+    seg: Segmentation,
+) -> Failure | None:
+    """Decode a suspect to its end, and measure it as the store's audio will be."""
+    meter = Meter(length := seg.timeline_samples(count))
+    for block in decode(path, length):
+        meter.feed(block)
+    inside = (performance.onset_s >= 0) & (performance.onset_s < length / SAMPLE_RATE)
+    quality = meter.finish(performance.onset_s[inside], performance.velocity[inside])
+    verdict = judge(quality, limits) if length else None
+    if verdict is None:
+        return None
+    return Failure(
+        recording=recording.recording,
+        stage="quality",
+        kind=verdict[0],
+        message=f"{recording.audio_path}: {verdict[1]}",
+    )
 
 
 def _check_duration(

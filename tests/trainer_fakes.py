@@ -36,6 +36,7 @@ class FakeStore:
         rng = np.random.default_rng(seed)
         per = 10
         self.path, self.identity = Path("fake-store"), "fake-identity"
+        self.grouping = "fake-grouping"
         row = np.arange(n)
         recording = (row // per).astype(np.int32)
         counts = rng.integers(1, 40, n).astype(np.int32)

@@ -215,9 +215,14 @@ class ResidentStore:
 
 
 def fingerprints(store: Store, arrays: Sequence[str]) -> dict[str, str]:
-    """What a run's signature hashes of a store: its identity and the arrays that the run reads."""
+    """What a run's signature hashes of a store.
+
+    Its identity, which recordings share a composition (the strict protocol, by which a run selects
+    its best step, reads that and it is not in the identity), and the arrays that the run reads.
+    """
     store.require(list(arrays))
-    return {"store": store.identity, **{name: store.arrays[name].fingerprint for name in arrays}}
+    read = {name: store.arrays[name].fingerprint for name in arrays}
+    return {"store": store.identity, "compositions": store.grouping, **read}
 
 
 def batch_order(n: int, batch_size: int, seed: int, epoch: int, step: int) -> Ints:

@@ -20,7 +20,7 @@ from pipeline.base.config import digest
 from pipeline.base.errors import MissingExtra
 from pipeline.base.files import atomic_write, read_json, write_json
 from pipeline.store.reader import Store
-from trainer.cache import ResidentStore
+from trainer.cache import ResidentStore, fingerprints
 from trainer.config import RunConfig
 from trainer.devices import pick_device
 from trainer.embed import embed_split
@@ -115,14 +115,9 @@ def score_run(
 def reads_same(run: Run, store: Store) -> bool:
     """Whether a store holds exactly what the run was trained on."""
     wanted = run.record["reads"]
-    return bool(
-        store.identity == wanted["store"]
-        and all(
-            name in store.arrays and store.arrays[name].fingerprint == value
-            for name, value in wanted.items()
-            if name != "store"
-        )
-    )
+    arrays = [name for name in wanted if name not in ("store", "compositions")]
+    held = all(name in store.arrays for name in arrays)
+    return held and fingerprints(store, arrays) == wanted
 
 
 def score_baseline(
@@ -141,6 +136,7 @@ def score_baseline(
     settings = {
         "version": version,
         "store": store.identity,
+        "compositions": store.grouping,
         "baseline": name,
         "seed": seed,
         "pool_size": pool_size,

@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.base.errors import CorpusError
 from pipeline.corpora.compositions import composition_key
+from pipeline.corpora.exceptions import find_exception
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = (
@@ -39,7 +40,8 @@ class Recording:
     ----------
     recording : row number in the metadata file
     key : unique name, the audio path without its extension
-    composition : the work, under any spelling of its title
+    composition : the work, under any spelling of its title: the column of that name where it is
+        filled, else a listed exception, else what the title says
     duration_s : seconds, as the metadata say (in MAESTRO: the end of the last note)
     audio_path, midi_path : relative to the corpus root, with forward slashes
     extra : further columns, by name
@@ -158,12 +160,13 @@ def _recording(i: int, row: dict[str, str], path: Path) -> Recording:
     audio = _relative(row["audio_filename"], f"{where}: audio_filename")
     composer, title = row["canonical_composer"], row["canonical_title"]
     extra = {k: v for k, v in row.items() if k not in COLUMNS}
+    key = str(PurePosixPath(audio).with_suffix(""))
     return Recording(
         recording=i,
-        key=str(PurePosixPath(audio).with_suffix("")),
+        key=key,
         composer=composer,
         title=title,
-        composition=extra.get("composition", "").strip() or composition_key(composer, title),
+        composition=extra.get("composition", "").strip() or _composition(key, composer, title),
         split=row["split"],
         year=_year(row["year"], f"{where}: year"),
         duration_s=duration,
@@ -171,6 +174,11 @@ def _recording(i: int, row: dict[str, str], path: Path) -> Recording:
         midi_path=_relative(row["midi_filename"], f"{where}: midi_filename"),
         extra=extra,
     )
+
+
+def _composition(key: str, composer: str, title: str) -> str:
+    exception = find_exception(key, title)
+    return exception.composition if exception else composition_key(composer, title)
 
 
 def _number(text: str, where: str) -> float:

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zarr
 
-from pipeline.base.config import from_plain
+from pipeline.base.config import digest, from_plain
 from pipeline.base.errors import StoreError
 from pipeline.base.files import read_json, sha256_file
 from pipeline.descriptors.contract import Notes
@@ -157,6 +157,13 @@ class Store:
         )
 
     @cached_property
+    def grouping(self) -> str:
+        """Hash of which recordings share a composition, whatever the compositions are called."""
+        first: dict[str, int] = {}
+        codes = [first.setdefault(name, len(first)) for name in self.recordings.composition]
+        return digest(codes)
+
+    @cached_property
     def segments(self) -> SegmentTable:
         """The segments, in (recording, start) order."""
         table = self.table("segments")
@@ -191,6 +198,11 @@ class Store:
         except FileNotFoundError:
             raise damaged(self.path, name, "is missing") from None
         if entry is None or found != entry["sha256"]:
+            if read_record(self.path) != self.record:
+                raise StoreError(
+                    f"the store {self.path} was built on since it was opened; start again",
+                    kind="changed",
+                )
             raise damaged(self.path, name, "does not match its SHA-256")
 
     def _open_array(self, name: str) -> Any:

@@ -60,6 +60,17 @@ RECORDINGS = pa.schema(
                     ("notes_end_s", pa.float64()),
                     ("padded_samples", pa.int32()),
                     ("failed", pa.bool_()),
+                    # Measures of pipeline.quality; null where a recording has no segments.
+                    ("onset_correlation", pa.float64()),
+                    ("onset_correlation_at_zero", pa.float64()),
+                    ("onset_lag_ms", pa.float64()),
+                    ("clipped_share", pa.float64()),
+                    ("longest_clip", pa.int32()),
+                    ("silent_share", pa.float64()),
+                    ("longest_silence_s", pa.float64()),
+                    ("bandwidth_hz", pa.float64()),
+                    ("notes_per_s", pa.float64()),
+                    ("warnings", pa.list_(pa.string())),
                 ]
             ),
         ),

@@ -33,11 +33,13 @@ from makers import (
 )
 
 from pipeline import build as build_module
+from pipeline import refresh as refresh_module
 from pipeline.base.errors import AudioError, ConfigError, CorpusError, StoreError
 from pipeline.build import BuildConfig, add
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.ingest import _within
 from pipeline.plan import fingerprint_inputs, make_plan
+from pipeline.quality import QualityLimits
 from pipeline.store import Store
 from pipeline.store import writer as writer_module
 from pipeline.store.schema import Segmentation
@@ -112,7 +114,8 @@ def test_silence_is_stored_as_files(tmp_path: Path) -> None:
     spec = Spec("silent", rate=24_000, channels=1, seconds=60.0)
     table = make_corpus(tmp_path / "c", (spec,))
     soundfile.write(tmp_path / "c" / spec.audio, np.zeros(60 * 24_000, np.int16), 24_000)
-    store = build_quietly(corpus_of(table), tmp_path / "out").store
+    limits = QualityLimits(max_silent_share=1.1)
+    store = build_quietly(corpus_of(table), tmp_path / "out", quality=limits).store
     verify(store.path, Quiet())
     assert not store.read("audio").any()
     assert not store.read("A4").any()
@@ -139,6 +142,70 @@ def test_a_moved_corpus_is_the_same_store(
     found = build_quietly(corpus, tmp_path / "out").store
     assert found.identity == tiny_store.identity
     assert same_store(found.path, tiny_store.path)
+
+
+# ---- compositions: rules that improve
+
+
+def regrouped(table: Path) -> Any:
+    """The corpus as later rules would group it."""
+    corpus = corpus_of(table)
+    names = [f"{r.composition}-anew" for r in corpus.recordings]
+    found = [
+        dataclasses.replace(r, composition=name)
+        for r, name in zip(corpus.recordings, [names[1], *names[1:]], strict=True)
+    ]
+    return dataclasses.replace(corpus, recordings=found)
+
+
+def test_new_rules_change_the_column_and_nothing_else(own_corpus: Path, tmp_path: Path) -> None:
+    first = build_quietly(corpus_of(own_corpus), tmp_path / "out").store
+    before, grouping, corpus = footprint(first.path), first.grouping, regrouped(own_corpus)
+    second = build_quietly(corpus, tmp_path / "out")
+    assert second.store.path == first.path
+    assert second.built == []
+    changed = {k for k, v in footprint(first.path).items() if v != before[k]}
+    assert changed == {"recordings.parquet"}
+    assert list(second.store.recordings.composition) == [r.composition for r in corpus.recordings]
+    assert second.store.grouping != grouping
+    late = Store(first.path, first.record)
+    with pytest.raises(StoreError, match="since it was opened"):
+        late.table("recordings")
+    assert same_store(second.store.path, build_quietly(corpus, tmp_path / "anew").store.path)
+    verify(second.store.path, Quiet())
+
+
+def test_names_alone_do_not_change_the_grouping(own_corpus: Path, tmp_path: Path) -> None:
+    corpus = corpus_of(own_corpus)
+    first = build_quietly(corpus, tmp_path / "out").store
+    names, grouping = list(first.recordings.composition), first.grouping
+    renamed = [dataclasses.replace(r, composition=f"{r.composition}-x") for r in corpus.recordings]
+    second = build_quietly(dataclasses.replace(corpus, recordings=renamed), tmp_path / "out").store
+    assert list(second.recordings.composition) == [f"{name}-x" for name in names]
+    assert second.grouping == grouping
+
+
+@pytest.mark.parametrize("step", ["write_table", "commit"])
+def test_a_kill_between_table_and_record_is_made_good(
+    step: str, own_corpus: Path, tmp_path: Path, monkeypatch
+) -> None:
+    store = build_quietly(corpus_of(own_corpus), tmp_path / "out").store
+    whole = getattr(refresh_module, step)
+
+    def killed(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(refresh_module, step, killed)
+    with pytest.raises(KeyboardInterrupt):
+        build_quietly(regrouped(own_corpus), tmp_path / "out")
+    with pytest.raises(StoreError, match="repeat the xmodal-features build"):
+        Store.open(store.path)
+    monkeypatch.setattr(refresh_module, step, whole)
+    arrays = {p: p.stat().st_ino for p in store.path.rglob("c/*")}
+    found = build_quietly(regrouped(own_corpus), tmp_path / "out").store
+    assert {p: p.stat().st_ino for p in store.path.rglob("c/*")} == arrays
+    fresh = build_quietly(regrouped(own_corpus), tmp_path / "anew").store
+    assert same_store(found.path, fresh.path)
 
 
 # ---- more arrays

@@ -29,6 +29,7 @@ FLAGS = {
     "--help",
     "download": "--out --corpus --midi-only --url --sha256 --json --help",
     "make-csv": "--out --json --help",
+    "compositions": "--corpus --root --out --json --help",
 }
 
 

@@ -135,3 +135,14 @@ def test_notes_that_would_fill_the_memory_are_a_failure(own_corpus: Path, monkey
         load_table(own_corpus), own_corpus.parent, segmentation=Segmentation()
     )
     assert {i.failure.kind for i in inputs if i.failure} == {"too-large"}
+
+
+def test_which_titles_are_one_composition_does_not_matter(own_corpus: Path) -> None:
+    """Rules that improve must not cost another reading of the corpus; a column of the table does."""
+    recordings = load_table(own_corpus)
+    seg = Segmentation()
+    inputs = fingerprint_inputs(recordings, own_corpus.parent, segmentation=seg)
+    other = [dataclasses.replace(r, composition="renamed") for r in recordings]
+    assert identity_of(other, inputs, seg) == identity_of(recordings, inputs, seg)
+    said = [dataclasses.replace(r, extra={"composition": "renamed"}) for r in recordings]
+    assert identity_of(said, inputs, seg) != identity_of(recordings, inputs, seg)

@@ -84,7 +84,11 @@ def test_missing_array_and_empty_split_are_said(store):
 
 
 def test_fingerprints_name_only_what_is_read(store):
-    assert fingerprints(store, ["A4"]) == {"store": "fake-identity", "A4": "fingerprint-A4"}
+    assert fingerprints(store, ["A4"]) == {
+        "store": "fake-identity",
+        "compositions": "fake-grouping",
+        "A4": "fingerprint-A4",
+    }
 
 
 def test_batch_order_is_a_permutation_per_epoch_and_a_pure_function():
