@@ -20,7 +20,8 @@ from trainer.presets import preset_config
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DESCRIPTORS_PAGE = ROOT / "docs/descriptors.md"
-PAGES = (README, DESCRIPTORS_PAGE)
+QUALITY_PAGE = ROOT / "docs/quality.md"
+PAGES = (README, DESCRIPTORS_PAGE, QUALITY_PAGE)
 CORPORA = {"demo": "demo (rendered)", "maps": "real recordings (MAPS)"}
 
 
@@ -288,6 +289,35 @@ def machine(data: dict[str, Any]) -> str:
     return f"{e['cores']} cores of {e['cpu']} (commit {e['commit'][:10]})"
 
 
+def quality() -> str:
+    """Audio against notes: true pairs, the control, shifted pairs, cost."""
+    data = load("quality")
+    lines = [
+        "| | recordings | correlation at the peak | lag of the peak, ms | control: at that lag; best "
+        "of 61 lags | bandwidth, Hz | shifted by 90 ms: failures | true pairs: failures |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, g in data["groups"].items():
+        cells = [f"{g[k]['median']:{f}} ({g[k]['low']:{f}} to {g[k]['high']:{f}})" for k, f in (
+            ("correlation", ".2f"), ("lag_ms", ".0f"), ("bandwidth_hz", ".0f"),
+        )]  # fmt: skip
+        control = [g[k]["median"] for k in ("control_at_own_lag", "control_best_of_61_lags")]
+        shifted = f"{g['shifted_pairs_failing']} of {g['shifted_pairs']}"
+        lines.append(
+            row(name, str(g["recordings"]), cells[0], cells[1], "{:.2f}; {:.2f}".format(*control),
+                cells[2], shifted, str(g["true_pairs_failing"]))
+        )  # fmt: skip
+    cost = data["cost"]
+    lines += [
+        "",
+        f"Medians (lowest to highest). The pass takes {100 * cost['share_of_the_rest']:.1f} % of the "
+        f"CPU time of the rest of the stage ({100 * min(cost['shares']):.1f} to "
+        f"{100 * max(cost['shares']):.1f} % in {len(cost['shares'])} runs), "
+        f"{cost['ms_per_recording']:.1f} ms a recording; measured on {machine(data)}.",
+    ]
+    return "\n".join(lines)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "scores": scores,
     "budgets": budgets,
@@ -295,6 +325,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "tree": tree,
     "descriptors": descriptors,
     "example": example,
+    "quality": quality,
 }
 
 

@@ -1,7 +1,7 @@
 """The store's own audio and notes → the measures of :mod:`pipeline.quality`, per recording.
 
 Runs when the audio is in the store, before the descriptors. A task owns neighbouring recordings,
-reads the timeline in pieces of a few megabytes and returns a few numbers for each; the builder
+reads the timeline chunk by chunk and returns a few numbers for each; the builder
 writes them into the ``checks`` column of the recordings table. Nothing else depends on them, so that
 a finished store can be measured anew when a measure changes.
 """
@@ -16,16 +16,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import zarr
 
 from pipeline.base.errors import StoreError
 from pipeline.ingest import split_runs
 from pipeline.plan import Failure
 from pipeline.quality import WARNINGS, Meter, Quality, QualityLimits, find_warnings, judge
 from pipeline.store.reader import Store, read_note_rows
-from pipeline.store.schema import ARRAYS, RECORDINGS, Segmentation
+from pipeline.store.schema import RECORDINGS, ArrayInfo, Segmentation, audio_layout
+from pipeline.store.sharding import read_chunks
 
-PIECE = 1 << 21  # samples read at a time
 NOTE_ROWS = 1 << 17  # read at a time, unless one recording has more
 MEASURES = tuple(f.name for f in dataclasses.fields(Quality))
 
@@ -48,6 +47,7 @@ class CheckTask:
     """Measure these neighbouring recordings."""
 
     folder: str
+    audio: ArrayInfo
     segmentation: Segmentation
     items: list[Item]
 
@@ -72,8 +72,14 @@ def check_tasks(
                 note_stop=int(columns["note_start"][high - 1] + columns["note_count"][high - 1]),
             )
         )
+    audio = audio_layout(max((i.start + i.length for i in items), default=0), "")
     return [
-        CheckTask(folder=str(folder), segmentation=segmentation, items=[items[i] for i in run])
+        CheckTask(
+            folder=str(folder),
+            audio=audio,
+            segmentation=segmentation,
+            items=[items[i] for i in run],
+        )
         for run in split_runs(list(range(len(items))), groups)
     ]
 
@@ -81,14 +87,13 @@ def check_tasks(
 def run_check(task: CheckTask) -> dict[str, Any]:
     """Do one task; returns the measures, a row for each recording, as small plain data."""
     folder = Path(task.folder)
-    audio = zarr.open_array(folder / ARRAYS / "audio", mode="r")
     found = []
     for items in _together(task.items):
         notes = read_note_rows(folder, items[0].note_start, items[-1].note_stop)
         rows = {n: notes.column(n).to_numpy() for n in ("segment", "onset_s", "velocity")}
         for item in items:
             meter = Meter(item.length)
-            for block in _pieces(audio, item):
+            for block in _samples(folder, task.audio, item.start, item.start + item.length):
                 meter.feed(block)
             onset_s, velocity = _onsets(rows, item, items[0].note_start, task.segmentation)
             measures = dataclasses.asdict(meter.finish(onset_s, velocity))
@@ -106,13 +111,27 @@ def _together(items: list[Item]) -> Iterator[list[Item]]:
     yield items[start:]
 
 
-def _pieces(audio: Any, item: Item) -> Iterator[npt.NDArray[np.int16]]:
-    for at in range(item.start, item.start + item.length, PIECE):
+def _samples(
+    folder: Path, audio: ArrayInfo, start: int, stop: int
+) -> Iterator[npt.NDArray[np.int16]]:
+    """Samples [start, stop) of the timeline, a chunk at a time."""
+    rows, per_shard = audio.chunk_rows, audio.shard_rows // audio.chunk_rows
+    last = -(-stop // rows)
+    for shard in range(start // audio.shard_rows, -(-stop // audio.shard_rows)):
+        first = max(start // rows, shard * per_shard)
+        end = min(last, (shard + 1) * per_shard)
+        chunks = read_chunks(
+            folder / audio.shard_path(shard),
+            audio,
+            first - shard * per_shard,
+            end - shard * per_shard,
+        )
         try:
-            yield np.asarray(audio[at : min(at + PIECE, item.start + item.length)])
-        except (ValueError, OSError, RuntimeError) as error:
+            for number, chunk in enumerate(chunks, first):
+                yield chunk[max(0, start - number * rows) : stop - number * rows]
+        except (ValueError, OSError) as error:
             raise StoreError(
-                f"the store's audio does not verify ({error}); build it again"
+                f"the store's audio does not verify ({error}); build it again", kind="damaged"
             ) from error
 
 

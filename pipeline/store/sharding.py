@@ -4,8 +4,9 @@ A shard is its inner chunks one after the other, each followed by its CRC-32C, a
 of (offset, length) pairs with a CRC-32C of its own, all little-endian. Rows beyond the array's end
 are filled up within the last chunk; chunks wholly beyond it are absent (both numbers 2^64 - 1).
 
-Zarr reads these files, and writes the same ones, several times slower: it copies every chunk a few
-times and compares it with the fill value, which a store's data never consist of.
+Zarr reads and writes the same files, several times slower: it copies every chunk a few times and
+compares it with the fill value, which a store's data never consist of. :func:`read_chunks` is for
+those who go through a whole array once.
 """
 
 from __future__ import annotations
@@ -60,6 +61,30 @@ def shard_bytes(info: ArrayInfo, rows: npt.NDArray[Any]) -> Iterator[memoryview 
         offset += chunk.nbytes + 4
         yield from _checked(chunk)
     yield from _checked(index)
+
+
+def read_chunks(path: Path, info: ArrayInfo, first: int, stop: int) -> Iterator[npt.NDArray[Any]]:
+    """Chunks ``[first, stop)`` of one shard file, each verified against its CRC-32C.
+
+    Raises
+    ------
+    ValueError, OSError
+        when a checksum does not hold or the file is not one of ``info``'s shards.
+    """
+    raw = np.memmap(path, np.uint8, "r")
+    n_chunks, dtype = info.shard_rows // info.chunk_rows, np.dtype(info.dtype).newbyteorder("<")
+    index = _verified(raw[-(16 * n_chunks + 4) :]).view("<u8").reshape(n_chunks, 2)
+    for offset, size in index[first:stop].tolist():
+        chunk = _verified(raw[offset : offset + size])
+        yield chunk.view(dtype).reshape(info.chunk_rows, *info.shape[1:])
+
+
+def _verified(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A copy of ``data`` without its CRC-32C at the end."""
+    held = np.array(data[:-4])
+    if int(google_crc32c.value(held)).to_bytes(4, "little") != data[-4:].tobytes():
+        raise ValueError("a chunk does not match its CRC-32C")
+    return held
 
 
 def fill_value(info: ArrayInfo) -> Any:

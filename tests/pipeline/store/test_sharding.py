@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 from pipeline.store.schema import ArrayInfo
-from pipeline.store.sharding import write_shard_file
+from pipeline.store.sharding import read_chunks, write_shard_file
 from pipeline.store.writer import JOURNAL, create_array, write_shard
 
 
@@ -47,6 +47,29 @@ def test_shards_are_the_bytes_that_zarr_writes(
         assert (ours / path).read_bytes() == (theirs / path).read_bytes()
     read = zarr.open_array(ours / "arrays.zarr" / "values", mode="r")[:]
     np.testing.assert_array_equal(read, values)
+    for shard in range(info.n_shards):
+        mine = values[shard * 64 : (shard + 1) * 64]
+        present = -(-len(mine) // 16)
+        chunks = list(read_chunks(ours / info.shard_path(shard), info, 0, present))
+        np.testing.assert_array_equal(np.concatenate(chunks)[: len(mine)], mine)
+        (last,) = read_chunks(ours / info.shard_path(shard), info, present - 1, present)
+        np.testing.assert_array_equal(last, chunks[-1])
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float16"])
+def test_a_changed_byte_of_what_is_read_is_found(tmp_path: Path, dtype: str) -> None:
+    info = layout(64, (3,), dtype)
+    path = tmp_path / "shard"
+    write_shard_file(path, info, values_of(info))
+    whole = path.read_bytes()
+    chunk = len(whole) // 4
+    for at in [*range(0, len(whole), 37), len(whole) - 1]:
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match="CRC-32C"):
+            list(read_chunks(path, info, 0, 4))
+    path.write_bytes(whole[: -chunk // 2])
+    with pytest.raises((ValueError, OSError)):
+        list(read_chunks(path, info, 0, 4))
 
 
 def test_silence_is_a_file_like_any_other(tmp_path: Path) -> None:
