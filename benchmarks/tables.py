@@ -5,14 +5,14 @@ python -m benchmarks.tables
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS
+from benchmarks.cells import load, machine, row
+from benchmarks.speed import speed
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.info import MEAN_NOTES_PER_SEGMENT, describe_registry
 from trainer.presets import preset_config
@@ -82,76 +82,6 @@ def scores() -> str:
     return "\n".join([*lines, "", *notes])
 
 
-def speed() -> str:
-    """Ratios of the feature stage and the data path, each beside its goal, met or missed."""
-    features, train, alone = load("features"), load("train-cpu"), load("descriptors")
-    a4, decode, stage = features["a4"], features["decode"], features["stage"]
-    resident = train["residency"]
-    lines = [
-        "| what | measured | goal |",
-        "|---|---|---|",
-        goal("A4 of a segment, one core, against librosa", times(a4["against_librosa"]), 2.0),
-        goal("… against torch", times(a4["against_torch"]), 2.0),
-        *described(alone),
-        goal(
-            "decode + down-mix + resample against `librosa.load`, at most "
-            f"{decode['max_difference_lsb']:.0f} LSB apart",
-            times(decode),
-            3.0,
-        ),
-        goal(
-            f"whole stage on one core / its kernels ({features['hours_of_audio']:.1f} h)",
-            f"{stage['stage_over_kernels']:.2f} ×",
-            -1.3,
-        ),
-        goal("whole stage, two workers against one", f"{stage['two_over_one']:.2f} ×", 1.7),
-        goal(
-            f"A4 and notes of {resident['segments']:,} segments resident, warm",
-            f"{resident['warm_s']:.1f} s",
-            -3.0,
-        ),
-        *(
-            goal(
-                f"share of a training step spent on data, `{arm}`",
-                f"{100 * step['data_share']:.1f} %",
-                -3.0,
-            )
-            for arm, step in train["steps"].items()
-        ),
-    ]
-    size = next(iter(train["steps"].values()))["size"]
-    note = (
-        f"Features on {machine(features)}, stores written to memory; descriptors on "
-        f"{machine(alone)}; "
-        f"training on {machine(train)}, size {size}. On a GPU: not yet measured."
-    )
-    return "\n".join([*lines, "", note])
-
-
-def described(alone: dict[str, Any]) -> list[str]:
-    """Rows about descriptors; each by itself is in docs/descriptors.md."""
-    fft, together = alone["a4_against_fft"], alone["together"]
-    slowest, pair = min(alone["descriptors"].items(), key=lambda item: item[1]["ratio"])
-    return [
-        goal(
-            "A4 of a segment over what is allowed, its float32 FFTs × 1.2 + 0.5 ms",
-            f"{fft['a4_ms'] / (1.2 * fft['fft_ms'] + 0.5):.2f} ×",
-            -1.0,
-        ),
-        goal(
-            f"every descriptor against plain NumPy, least of {len(alone['descriptors'])} "
-            f"(`{slowest}`)",
-            times(pair),
-            3.0,
-        ),
-        goal(
-            f"{', '.join(together['names'])} of a segment / the sum of their kernels and one STFT",
-            f"{together['ratio']:.2f} ×",
-            -1.3,
-        ),
-    ]
-
-
 def descriptors() -> str:
     """The registry of this repository, with what each costs."""
     measured = load("descriptors")["descriptors"]
@@ -191,14 +121,6 @@ def example() -> str:
         text = (folder / name).read_text(encoding="utf-8").rstrip()
         parts.append(f"`{name}`\n\n```{language}\n{text}\n```")
     return "\n\n".join(parts)
-
-
-def goal(what: str, measured: str, bound: float) -> str:
-    """A row; ``bound`` is the least allowed, or minus the most allowed."""
-    number, unit = float(measured.split()[0]), measured.split()[1]
-    met = number >= bound if bound > 0 else number <= -bound
-    sign = "≥" if bound > 0 else "≤"
-    return row(what, measured, f"{sign} {abs(bound):g} {unit}{'' if met else ', **missed**'}")
 
 
 def budgets() -> str:
@@ -254,16 +176,6 @@ def first_line(path: Path) -> str:
     return line.rstrip(".").replace("|", "·")
 
 
-def load(name: str) -> dict[str, Any]:
-    """One committed result."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def row(*cells: str) -> str:
-    """A table row."""
-    return f"| {' | '.join(cells)} |"
-
-
 def spread(s: dict[str, Any]) -> str:
     """Mean over seeds and the range."""
     if s["seeds"] == 1:
@@ -276,17 +188,6 @@ def interval(arm: str, run: dict[str, Any]) -> str:
     found = run["test"]["strict"]
     low, high = found["ci95"]["S"]
     return f"`{arm}` [{low:.3f}, {high:.3f}] by {found['ci_kind']}"
-
-
-def times(pair: dict[str, float]) -> str:
-    """A ratio with its 10–90 % range."""
-    return f"{pair['ratio']:.1f} × ({pair['ratio_low']:.1f}–{pair['ratio_high']:.1f})"
-
-
-def machine(data: dict[str, Any]) -> str:
-    """Where and from which commit."""
-    e = data["environment"]
-    return f"{e['cores']} cores of {e['cpu']} (commit {e['commit'][:10]})"
 
 
 def quality() -> str:
