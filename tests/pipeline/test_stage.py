@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from makers import Quiet, build_quietly, contents, corpus_of, features, start_features
+from makers import Quiet, build_quietly, contents, corpus_of, features, size_of, start_features
 
 from pipeline import stage as module
 from pipeline.base.errors import StoreError, UsageError, XmodalError
@@ -256,7 +255,7 @@ def test_a_copy_killed_at_any_moment_resumes(long_store: Store, tmp_path: Path) 
         folder = tmp_path / str(trial)
         process = start_features("stage", source, folder)
         give_up = time.monotonic() + DEADLINE_S
-        while process.poll() is None and tree_size(folder) < share * total:
+        while process.poll() is None and size_of(folder) < share * total:
             assert time.monotonic() < give_up
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=DEADLINE_S)
@@ -336,14 +335,3 @@ def test_a_small_disk_is_refused(long_store: Store, tmp_path: Path) -> None:
         assert not (disk / long_store.name).exists()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-def tree_size(folder: Path) -> int:
-    total = 0
-    for base, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(base) / name).stat().st_size
-            except FileNotFoundError:
-                continue
-    return total
