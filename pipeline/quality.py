@@ -9,7 +9,7 @@ onset correlation   Spectral flux against velocity-weighted onsets, at every lag
                     onsets are split between the two nearest frames; both are smoothed by a Gaussian
                     of 7.5 ms, Pearson's r is taken over all frames at once. The peak is refined by
                     a parabola through its neighbours. Positive lags: the sound comes after the notes.
-                    Examined: four spans of 4 s, evenly from start to end (all, if it is shorter);
+                    Examined: four spans of 3 s, evenly from start to end (all, if it is shorter);
                     nothing is said of fewer than 8 onsets.
 clipping            share of samples at or above 32,700 (-0.02 dB), and the longest run of them
 silence             frames of 20 ms whose largest sample is below -60 dBFS: share and longest run
@@ -42,7 +42,7 @@ HOP = 120
 MAX_LAG = 30  # frames of 5 ms
 SMOOTHING = 1.5  # frames
 COMPRESSION = np.float32(100.0)
-SPANS, SPAN_S = 4, 4
+SPANS, SPAN_S = 4, 3
 MIN_ONSETS = 8
 FULL_SCALE = 32_700
 SILENCE_PEAK = 33  # -60 dBFS
@@ -100,7 +100,7 @@ class Quality:
 class Meter:
     """Measures one recording whose samples come in blocks of any size.
 
-    Memory: the examined spans, at most 16 s, whatever the recording's length.
+    Memory: the examined spans, at most 12 s, whatever the recording's length.
     """
 
     def __init__(self, n_samples: int) -> None:
