@@ -51,7 +51,7 @@ ROUNDING_POWER = (1 / 12) / 32768**2  # variance of rounding to int16
 ABOVE_ROUNDING = 2.0
 EDGE = 3  # frames at the ends of a span or block that may hold a cut
 POWER_EVERY = 8
-BLOCK_FRAMES = 200  # transformed at a time: one second, which stays in the cache
+BLOCK_FRAMES = 600  # transformed at a time: a span
 
 Int16Array = npt.NDArray[np.int16]
 FloatArray = npt.NDArray[np.float32]
@@ -194,10 +194,7 @@ def onset_strength(samples: Int16Array, power: list[FloatArray]) -> DoubleArray:
 def onset_score(frame: DoubleArray, velocity: npt.NDArray[Any], n_frames: int) -> DoubleArray:
     """Onsets at fractional ``frame`` as a signal [n_frames], each as high as its velocity."""
     score = np.zeros(n_frames + 1)
-    low = np.floor(frame).astype(np.int64)
-    part = frame - low
-    np.add.at(score, low, velocity * (1 - part))
-    np.add.at(score, low + 1, velocity * part)
+    _add_onsets(frame, velocity, score)
     return score[:n_frames]
 
 
@@ -312,6 +309,15 @@ def _count_runs(frames, peaks, counts):  # type: ignore[no-untyped-def]
                 counts[6] = max(counts[6], counts[5])
             else:
                 counts[5] = 0
+
+
+@kernel
+def _add_onsets(frame, velocity, score):  # type: ignore[no-untyped-def]
+    for i in range(len(frame)):
+        low = np.int64(frame[i])
+        part = frame[i] - low
+        score[low] += velocity[i] * (1 - part)
+        score[low + 1] += velocity[i] * part
 
 
 @kernel
