@@ -88,12 +88,14 @@ def run_check(task: CheckTask) -> dict[str, Any]:
     """Do one task; returns the measures, a row for each recording, as small plain data."""
     folder = Path(task.folder)
     found = []
+    first, last = task.items[0], task.items[-1]
+    timeline = _Timeline(_samples(folder, task.audio, first.start, last.start + last.length))
     for items in _together(task.items):
         notes = read_note_rows(folder, items[0].note_start, items[-1].note_stop)
         rows = {n: notes.column(n).to_numpy() for n in ("segment", "onset_s", "velocity")}
         for item in items:
             meter = Meter(item.length)
-            for block in _samples(folder, task.audio, item.start, item.start + item.length):
+            for block in timeline.take(item.length):
                 meter.feed(block)
             onset_s, velocity = _onsets(rows, item, items[0].note_start, task.segmentation)
             measures = dataclasses.asdict(meter.finish(onset_s, velocity))
@@ -109,6 +111,22 @@ def _together(items: list[Item]) -> Iterator[list[Item]]:
             yield items[start:i]
             start = i
     yield items[start:]
+
+
+class _Timeline:
+    """Consecutive samples, handed out recording by recording."""
+
+    def __init__(self, blocks: Iterator[npt.NDArray[np.int16]]) -> None:
+        self._blocks, self._left = blocks, np.empty(0, np.int16)
+
+    def take(self, count: int) -> Iterator[npt.NDArray[np.int16]]:
+        """The next ``count`` samples, in blocks."""
+        while count:
+            if not len(self._left):
+                self._left = next(self._blocks)
+            block, self._left = self._left[:count], self._left[count:]
+            count -= len(block)
+            yield block
 
 
 def _samples(

@@ -9,7 +9,7 @@ onset correlation   Spectral flux against velocity-weighted onsets, at every lag
                     onsets are split between the two nearest frames; both are smoothed by a Gaussian
                     of 7.5 ms, Pearson's r is taken over all frames at once. The peak is refined by
                     a parabola through its neighbours. Positive lags: the sound comes after the notes.
-                    Examined: four spans of 4 s, evenly from start to end (all, if it is shorter);
+                    Examined: four spans of 3 s, evenly from start to end (all, if it is shorter);
                     nothing is said of fewer than 8 onsets.
 clipping            share of samples at or above 32,700 (-0.02 dB), and the longest run of them
 silence             frames of 20 ms whose largest sample is below -60 dBFS: share and longest run
@@ -42,7 +42,7 @@ HOP = 120
 MAX_LAG = 30  # frames of 5 ms
 SMOOTHING = 1.5  # frames
 COMPRESSION = np.float32(100.0)
-SPANS, SPAN_S = 4, 4
+SPANS, SPAN_S = 4, 3
 MIN_ONSETS = 8
 FULL_SCALE = 32_700
 SILENCE_PEAK = 33  # -60 dBFS
@@ -51,7 +51,7 @@ ROUNDING_POWER = (1 / 12) / 32768**2  # variance of rounding to int16
 ABOVE_ROUNDING = 2.0
 EDGE = 3  # frames at the ends of a span or block that may hold a cut
 POWER_EVERY = 8
-BLOCK_FRAMES = 200  # transformed at a time: one second, which stays in the cache
+BLOCK_FRAMES = 600  # transformed at a time: a span
 
 Int16Array = npt.NDArray[np.int16]
 FloatArray = npt.NDArray[np.float32]
@@ -100,7 +100,7 @@ class Quality:
 class Meter:
     """Measures one recording whose samples come in blocks of any size.
 
-    Memory: the examined spans, at most 16 s, whatever the recording's length.
+    Memory: the examined spans, at most 12 s, whatever the recording's length.
     """
 
     def __init__(self, n_samples: int) -> None:
@@ -194,10 +194,7 @@ def onset_strength(samples: Int16Array, power: list[FloatArray]) -> DoubleArray:
 def onset_score(frame: DoubleArray, velocity: npt.NDArray[Any], n_frames: int) -> DoubleArray:
     """Onsets at fractional ``frame`` as a signal [n_frames], each as high as its velocity."""
     score = np.zeros(n_frames + 1)
-    low = np.floor(frame).astype(np.int64)
-    part = frame - low
-    np.add.at(score, low, velocity * (1 - part))
-    np.add.at(score, low + 1, velocity * part)
+    _add_onsets(frame, velocity, score)
     return score[:n_frames]
 
 
@@ -312,6 +309,15 @@ def _count_runs(frames, peaks, counts):  # type: ignore[no-untyped-def]
                 counts[6] = max(counts[6], counts[5])
             else:
                 counts[5] = 0
+
+
+@kernel
+def _add_onsets(frame, velocity, score):  # type: ignore[no-untyped-def]
+    for i in range(len(frame)):
+        low = np.int64(frame[i])
+        part = frame[i] - low
+        score[low] += velocity[i] * (1 - part)
+        score[low + 1] += velocity[i] * part
 
 
 @kernel
