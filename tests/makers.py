@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import io
 import os
 import subprocess
 import sys
@@ -234,6 +236,24 @@ def features(*args: object, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     """Run ``xmodal-features`` in a process of its own."""
     command = [*FEATURES, *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **kwargs)
+
+
+def features_here(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run ``xmodal-features`` in this process: the same command line, without its start."""
+    from pipeline.cli import app
+
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    command = [str(a) for a in args]
+    with (
+        contextlib.chdir(cwd or "."),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            app(command, prog_name="xmodal-features")
+        except SystemExit as leave:
+            code = int(leave.code or 0)
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
 def start_features(*args: object) -> subprocess.Popen[str]:

@@ -72,6 +72,7 @@ def test_one_part_alone_does_all_and_a_late_one_finds_it_done(
     same(tmp_path / tiny_store.path.name, tiny_store.path)
 
 
+@pytest.mark.full
 def test_parts_extend_a_store(own_store: Path, tmp_path: Path) -> None:
     before = contents(own_store)
     flags = ("add", own_store, "--descriptors", "A8,D1", "--part")
@@ -98,6 +99,7 @@ def test_a_part_and_a_whole_build_keep_out_of_each_others_way(
     same(folder, tiny_store.path)
 
 
+@pytest.mark.full
 def test_a_recording_that_breaks_while_it_is_decoded_breaks_for_all_parts(
     own_corpus: Path, tmp_path: Path
 ) -> None:
