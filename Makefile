@@ -37,9 +37,11 @@ lint: $(READY)  ## Style, types, spelling, import contracts
 	$(BIN)/codespell
 	$(BIN)/lint-imports
 
-bench: $(READY)  ## Measure, and write benchmarks/results/*.json
-	$(BIN)/python -m benchmarks.features
-	$(BIN)/python -m benchmarks.train
+bench: $(READY)  ## Measure, write benchmarks/results/*.json and the tables (30 minutes; nothing else running)
+	for name in features descriptors midi scale train quality; do \
+	  $(BIN)/python -m benchmarks.$$name || exit 1; \
+	done
+	$(BIN)/python -m benchmarks.tables
 
 clean:  ## Remove caches (stores and runs stay)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

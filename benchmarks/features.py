@@ -44,9 +44,10 @@ from pipeline.descriptors import DESCRIPTORS, Notes
 from pipeline.descriptors.a4 import BAND_EDGES
 from pipeline.half import round_to_half
 from pipeline.midi import read_performance
+from pipeline.quality import Meter
 from pipeline.segments import cut_notes
 from pipeline.spectral import SEGMENT_SAMPLES, Spectrum, Workspace
-from pipeline.store.schema import Segmentation
+from pipeline.store.schema import CHUNK_BYTES, Segmentation
 
 BANDS = list(itertools.pairwise(BAND_EDGES))
 
@@ -222,11 +223,11 @@ def touch_memory(folder: Path, size: int) -> None:
 
 
 def kernel_seconds(corpus: Corpus) -> dict[str, float]:
-    """The numeric work alone: decode to int16, parse and cut notes, describe, round to float16.
+    """The numeric work alone: decode to int16, parse and cut notes, measure, describe, round.
 
     No plan, no fingerprints, no store: what the stage adds to this is its overhead.
     """
-    total = {"decode": 0.0, "midi": 0.0, "describe": 0.0}
+    total = {"decode": 0.0, "midi": 0.0, "quality": 0.0, "describe": 0.0}
     cut = Segmentation()
     described = [DESCRIPTORS.get(name) for name in corpus.descriptors]
     audio = [d for d in described if d.side == "audio"]
@@ -249,6 +250,13 @@ def kernel_seconds(corpus: Corpus) -> dict[str, float]:
             for d in midi:
                 rounded(d.extract(notes))
 
+    def measure(timeline: Any, performance: Any) -> None:
+        meter = Meter(len(timeline))
+        for start in range(0, len(timeline), CHUNK_BYTES // 2):
+            meter.feed(timeline[start : start + CHUNK_BYTES // 2])
+        heard = performance.onset_s < len(timeline) / 24_000
+        meter.finish(performance.onset_s[heard], performance.velocity[heard])
+
     for recording in corpus.recordings:
         count = cut.count(recording.duration_s)
         decoded: list[Any] = []
@@ -259,7 +267,8 @@ def kernel_seconds(corpus: Corpus) -> dict[str, float]:
         total["midi"] += seconds(
             lambda p=score, c=count, d=parsed: d.append(cut_notes(read_performance(p), c, cut))  # type: ignore[misc]
         )
-        timeline = np.concatenate(decoded)
+        timeline, played = np.concatenate(decoded), read_performance(score)
+        total["quality"] += seconds(lambda t=timeline, p=played: measure(t, p))  # type: ignore[misc]
         total["describe"] += seconds(lambda t=timeline, r=parsed[0], c=count: describe(t, r, c))  # type: ignore[misc]
     return total
 

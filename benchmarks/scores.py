@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import environment, write
+from pipeline.info import describe_store
 from pipeline.store import Store
-from pipeline.verify import describe_store
 
 PROTOCOLS = ("paper", "strict")
 

@@ -1,30 +1,34 @@
-"""Tables of the README and of documents, written between their markers from ``results/*.json``.
+"""The tables of README and docs, written between their markers from ``benchmarks/results/*.json``.
 
 python -m benchmarks.tables
 """
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS
+from benchmarks.cells import load, machine, row
+from benchmarks.speed import speed
+from pipeline.descriptors import DESCRIPTORS
+from pipeline.info import MEAN_NOTES_PER_SEGMENT, describe_registry
 from trainer.presets import preset_config
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
-DOCUMENTS = (README, ROOT / "docs" / "quality.md")
+DESCRIPTORS_PAGE = ROOT / "docs/descriptors.md"
+QUALITY_PAGE = ROOT / "docs/quality.md"
+PAGES = (README, DESCRIPTORS_PAGE, QUALITY_PAGE)
 CORPORA = {"demo": "demo (rendered)", "maps": "real recordings (MAPS)"}
 
 
 def main() -> None:
-    """Rewrite every block."""
-    for document in DOCUMENTS:
-        document.write_text(filled(document.read_text(encoding="utf-8")), encoding="utf-8")
+    """Rewrite every block of every page."""
+    for page in PAGES:
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def filled(text: str) -> str:
@@ -78,56 +82,45 @@ def scores() -> str:
     return "\n".join([*lines, "", *notes])
 
 
-def speed() -> str:
-    """Ratios of the feature stage and the data path, each beside its goal, met or missed."""
-    features, train = load("features"), load("train-cpu")
-    a4, decode, stage = features["a4"], features["decode"], features["stage"]
-    resident = train["residency"]
+def descriptors() -> str:
+    """The registry of this repository, with what each costs."""
+    measured = load("descriptors")["descriptors"]
     lines = [
-        "| what | measured | goal |",
-        "|---|---|---|",
-        goal("A4 of a segment, one core, against librosa", times(a4["against_librosa"]), 2.0),
-        goal("… against torch", times(a4["against_torch"]), 2.0),
-        goal(
-            "decode + down-mix + resample against `librosa.load`, at most "
-            f"{decode['max_difference_lsb']:.0f} LSB apart",
-            times(decode),
-            3.0,
-        ),
-        goal(
-            f"whole stage on one core / its kernels ({features['hours_of_audio']:.1f} h)",
-            f"{stage['stage_over_kernels']:.2f} ×",
-            -1.3,
-        ),
-        goal("whole stage, two workers against one", f"{stage['two_over_one']:.2f} ×", 1.7),
-        goal(
-            f"A4 and notes of {resident['segments']:,} segments resident, warm",
-            f"{resident['warm_s']:.1f} s",
-            -3.0,
-        ),
-        *(
-            goal(
-                f"share of a training step spent on data, `{arm}`",
-                f"{100 * step['data_share']:.1f} %",
-                -3.0,
-            )
-            for arm, step in train["steps"].items()
-        ),
+        "| name | side | shape | unit | bytes | cost | plain | what |",
+        "|---|---|---|---|--:|--:|--:|---|",
     ]
-    size = next(iter(train["steps"].values()))["size"]
+    for d in describe_registry()[0]:
+        module = type(DESCRIPTORS.get(d["name"])).__module__
+        if not module.startswith("pipeline."):
+            continue
+        file = module.replace(".", "/") + ".py"
+        lines.append(
+            row(
+                f"[`{d['name']}`](../{file})",
+                d["side"],
+                d["shape"],
+                d["units"],
+                f"{d['bytes_per_segment']:,}",
+                f"{d['cost_ms']:g} ms",
+                f"{measured[d['name']]['ratio']:.0f} ×",
+                d["summary"],
+            )
+        )
     note = (
-        f"Features on {machine(features)}, stores written to memory; "
-        f"training on {machine(train)}, size {size}. On a GPU: not yet measured."
+        f"Bytes: of a segment as float16, with {MEAN_NOTES_PER_SEGMENT} notes. Cost: a segment on one "
+        f"core, the transform included, {machine(load('descriptors'))}."
     )
     return "\n".join([*lines, "", note])
 
 
-def goal(what: str, measured: str, bound: float) -> str:
-    """A row; ``bound`` is the least allowed, or minus the most allowed."""
-    number, unit = float(measured.split()[0]), measured.split()[1]
-    met = number >= bound if bound > 0 else number <= -bound
-    sign = "≥" if bound > 0 else "≤"
-    return row(what, measured, f"{sign} {abs(bound):g} {unit}{'' if met else ', **missed**'}")
+def example() -> str:
+    """The example package, file by file."""
+    folder = ROOT / "docs/examples/xmodal-flatness"
+    parts = []
+    for name, language in (("pyproject.toml", "toml"), ("xmodal_flatness.py", "python")):
+        text = (folder / name).read_text(encoding="utf-8").rstrip()
+        parts.append(f"`{name}`\n\n```{language}\n{text}\n```")
+    return "\n\n".join(parts)
 
 
 def budgets() -> str:
@@ -168,26 +161,19 @@ FIRST = {
 
 def first_line(path: Path) -> str:
     """What a file says of itself in its first line."""
-    if path.name in FIRST:
-        return FIRST[path.name]
+    known = FIRST.get(path.relative_to(ROOT).as_posix())
+    if known:
+        return known
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         found = re.match(r'\s*"""(.*?)(?:\n\n|"""|\Z)', text, re.DOTALL)
         line = " ".join(found[1].split()) if found else ""
+    elif path.suffix in (".css", ".js"):
+        line = text.partition("*/")[0].removeprefix("/*").strip()
     else:
         line = next((t for t in text.splitlines() if t.startswith("#") and t[1:2] != "!"), "")
         line = line.lstrip("# ")
     return line.rstrip(".").replace("|", "·")
-
-
-def load(name: str) -> dict[str, Any]:
-    """One committed result."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def row(*cells: str) -> str:
-    """A table row."""
-    return f"| {' | '.join(cells)} |"
 
 
 def spread(s: dict[str, Any]) -> str:
@@ -202,17 +188,6 @@ def interval(arm: str, run: dict[str, Any]) -> str:
     found = run["test"]["strict"]
     low, high = found["ci95"]["S"]
     return f"`{arm}` [{low:.3f}, {high:.3f}] by {found['ci_kind']}"
-
-
-def times(pair: dict[str, float]) -> str:
-    """A ratio with its 10–90 % range."""
-    return f"{pair['ratio']:.1f} × ({pair['ratio_low']:.1f}–{pair['ratio_high']:.1f})"
-
-
-def machine(data: dict[str, Any]) -> str:
-    """Where and from which commit."""
-    e = data["environment"]
-    return f"{e['cores']} cores of {e['cpu']} (commit {e['commit'][:10]})"
 
 
 def quality() -> str:
@@ -249,6 +224,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "budgets": budgets,
     "speed": speed,
     "tree": tree,
+    "descriptors": descriptors,
+    "example": example,
     "quality": quality,
 }
 

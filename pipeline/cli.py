@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 from enum import StrEnum
@@ -174,8 +175,8 @@ def info(store: StoreArgument, as_json: JsonFlag = False) -> None:
     console = Console(as_json)
 
     def action() -> None:
+        from pipeline.info import describe_store
         from pipeline.store import Store
-        from pipeline.verify import describe_store
 
         data, text = describe_store(Store.open(store))
         console.result(data, text)
@@ -183,13 +184,71 @@ def info(store: StoreArgument, as_json: JsonFlag = False) -> None:
     run_command(console, action)
 
 
-@app.command("list", epilog="Example:  xmodal-features list")
-def list_descriptors(as_json: JsonFlag = False) -> None:
-    """List the descriptors: side, shape, bytes per segment, units and meaning."""
+@app.command(
+    epilog="Examples:  xmodal-features report data/features/demo-0123456789ab   ·   "
+    "xmodal-features report data/features/demo-0123456789ab --out report.html"
+)
+def report(
+    store: StoreArgument,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write. [default: STORE.html, beside the store]")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write one HTML page about a store: contents, distributions, segments to see and hear."""
     console = Console(as_json)
 
     def action() -> None:
-        from pipeline.verify import describe_registry
+        from pipeline.report import write_report
+        from pipeline.store import Store
+
+        opened = Store.open(store)
+        file = store.absolute().parent / f"{opened.name}.html" if out is None else out
+        data = write_report(opened, file, console)
+        console.result(data, f"{file}: {data['bytes'] / 1e6:.1f} MB; open it in any browser")
+
+    run_command(console, action)
+
+
+@app.command(
+    epilog="Examples:  xmodal-features stage /project/features/maestro-0123456789ab /local/scratch"
+    "   ·   STORE=$(xmodal-features stage /project/features/maestro-0123456789ab $TMPDIR)"
+)
+def stage(
+    store: StoreArgument,
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder on a local disk; the copy's name is the store's.", metavar="DIR"
+        ),
+    ],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Hash a copy that is there already, and mend it.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Copy a store to a local disk, verified, once per node; print the path to use."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from pipeline.stage import stage as stage_store
+
+        with stop_signals_raise("repeat the command to continue"):
+            done = stage_store(store, folder, console, full=verify)
+        did = f"{done.copied} files copied ({done.bytes / 1e6:.0f} MB), {done.kept} were there"
+        console.say(f"{did}, {done.seconds:.1f} s")
+        console.result({**dataclasses.asdict(done), "store": str(done.store)}, str(done.store))
+
+    run_command(console, action)
+
+
+@app.command("list", epilog="Example:  xmodal-features list")
+def list_descriptors(as_json: JsonFlag = False) -> None:
+    """List the descriptors: side, shape, bytes and milliseconds per segment, units and meaning."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from pipeline.info import describe_registry
 
         data, text = describe_registry()
         console.result(data, text)

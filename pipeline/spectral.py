@@ -12,12 +12,15 @@ magnitude          M = |STFT|, float32 (no power, no logarithm)
 silence            M = 0
 =================  =============================================================
 
-One :class:`Spectrum` is made per segment; everything derived from it is computed once.
+One :class:`Spectrum` is made per segment; everything derived from it is computed once: the padded
+frames, the magnitudes, and what a family of descriptors shares (:meth:`Spectrum.once`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +37,7 @@ BIN_HZ = SAMPLE_RATE / N_FFT
 FRAME_S = HOP_LENGTH / SAMPLE_RATE
 
 FloatArray = npt.NDArray[np.float32]
+T = TypeVar("T")
 
 
 class Workspace:
@@ -66,13 +70,29 @@ class Spectrum:
             )
         self.samples = samples
         self._workspace = workspace
+        self._made: dict[Callable[[Spectrum], Any], Any] = {}
+
+    @cached_property
+    def _work(self) -> Workspace:
+        return self._workspace or Workspace()
+
+    @cached_property
+    def hops(self) -> FloatArray:
+        """The padded frames, not windowed: sample ``512 q + r`` of frame t is ``hops[r, t + q]``."""
+        return stft.turn_hops(self.samples, self._work.buffers)
 
     @cached_property
     def magnitude(self) -> FloatArray:
         """float32 [1025, 188]: one row per bin, so that band sums run along contiguous time."""
-        work = self._workspace or Workspace()
-        stft.magnitudes(self.samples, work.magnitude, work.buffers)
-        return work.magnitude
+        stft.magnitudes(self.hops, self._work.magnitude, self._work.buffers)
+        return self._work.magnitude
+
+    def once(self, make: Callable[[Spectrum], T]) -> T:
+        """``make(self)``, computed at first use: for what several descriptors of a family share."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        result: T = self._made[make]
+        return result
 
 
 def bin_hz() -> npt.NDArray[np.float64]:

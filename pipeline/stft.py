@@ -61,39 +61,58 @@ class Buffers:
         self.a, self.b = np.empty(BUFFER), np.empty(BUFFER)
 
 
-def magnitudes(samples: FloatArray, out: FloatArray, buffers: Buffers) -> None:
-    """|STFT| of float32 ``samples`` [n], centred frames reflected at the edges -> out [1025, T]."""
+def turn_hops(samples: FloatArray, buffers: Buffers) -> FloatArray:
+    """Centred frames of float32 ``samples`` [n], reflected at the edges: H, float32 [512, >= T + 3].
+
+    Sample ``512 q + r`` of frame t is ``H[r, t + q]``. Valid until the next call with ``buffers``.
+    """
     edge, n = N_FFT // 2, len(samples)
     padded = buffers.padded
     padded[:edge] = samples[edge:0:-1]
     padded[edge : edge + n] = samples
     padded[edge + n : edge + n + edge] = samples[-2 : -2 - edge : -1]
-    window, twiddles, unpacking = _tables()
-    _transform(padded, window, twiddles, unpacking, buffers.hops, buffers.a, buffers.b, out)
+    _turn(padded, buffers.hops)
+    return buffers.hops
+
+
+def magnitudes(hops: FloatArray, out: FloatArray, buffers: Buffers) -> None:
+    """|STFT| of the frames in ``hops`` -> out [1025, T]."""
+    _transform(hops, hann_window(), twiddles(), _unpacking(), buffers.a, buffers.b, out)
 
 
 @cache
-def _tables() -> tuple[DoubleArray, DoubleArray, DoubleArray]:
-    """Periodic Hann window [2048]; exp(-2πi k/1024) [2, 1024]; exp(-2πi k/2048) / 2 [2, 1024]."""
-    window = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(N_FFT) / N_FFT)
-    angle = -2.0 * np.pi * np.arange(N_FFT // 2) / (N_FFT // 2)
-    twiddles = np.stack([np.cos(angle), np.sin(angle)])
-    unpacking = np.stack([np.cos(angle / 2), np.sin(angle / 2)]) / 2
-    return window, twiddles, unpacking
+def hann_window() -> DoubleArray:
+    """Periodic Hann window, float64 [2048]."""
+    window: DoubleArray = 0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(N_FFT) / N_FFT)
+    return window
+
+
+@cache
+def twiddles() -> DoubleArray:
+    """exp(-2πi k/1024) of k < 1024: real and imaginary parts, [2, 1024]."""
+    return _circle(1024)
+
+
+@cache
+def _unpacking() -> DoubleArray:
+    """exp(-2πi k/2048) / 2 of k < 1024: [2, 1024]."""
+    return _circle(2048)[:, :1024] / 2
+
+
+def _circle(n: int) -> DoubleArray:
+    angle = -2.0 * np.pi * np.arange(n) / n
+    return np.stack([np.cos(angle), np.sin(angle)])
 
 
 @kernel
-def _transform(padded, window, twiddles, unpacking, hops, a, b, out):  # type: ignore[no-untyped-def]
+def _transform(hops, window, twiddles, unpacking, a, b, out):  # type: ignore[no-untyped-def]
     """All frames of a segment, 16 at a time; the last group overlaps the one before."""
-    _turn(padded, hops)
     n_frames = out.shape[1]
     for group in range((n_frames + LANES - 1) // LANES):
         t0 = min(group * LANES, n_frames - LANES)
         _first_pass(hops, window, t0, a)
-        _pass(a, _U(64), twiddles, b)
-        _pass(b, _U(16), twiddles, a)
-        _pass(a, _U(4), twiddles, b)
-        _pass(b, _U(1), twiddles, a)
+        two_passes(a, b, 64, twiddles)
+        two_passes(a, b, 4, twiddles)
         _unpack(a, unpacking, t0, out)
 
 
@@ -135,9 +154,17 @@ def _first_pass(hops, window, t0, y):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def two_passes(a, b, stride, twiddles):  # type: ignore[no-untyped-def]
+    """A radix-4 pass of ``stride`` and one of a quarter of it, over b; the result is in a."""
+    _pass(a, _U(stride), twiddles, b)
+    _pass(b, _U(stride) // _4, twiddles, a)
+
+
+@kernel
 def _pass(x, stride, twiddles, y):  # type: ignore[no-untyped-def]
     """One radix-4 pass: 256/stride groups of 4 runs of ``stride`` numbers each -> y."""
     run = stride * _LANES
+    step = _Q1 if stride == _QUARTER else run
     for p in range(_QUARTER // stride):
         e1 = p * stride
         e2, e3 = e1 + e1, e1 + e1 + e1
@@ -145,9 +172,9 @@ def _pass(x, stride, twiddles, y):  # type: ignore[no-untyped-def]
         i1, i2, i3 = twiddles[_1, e1], twiddles[_1, e2], twiddles[_1, e3]
         at = _4 * p * stride
         a0 = (at // _QUARTER) * _Q1 + (at % _QUARTER) * _LANES
-        b0 = a0 + run
-        c0 = b0 + run
-        d0 = c0 + run
+        b0 = a0 + step
+        c0 = b0 + step
+        d0 = c0 + step
         for n in range(run):
             ar, ai = x[a0 + n], x[a0 + _I0 + n]
             br, bi = x[b0 + n], x[b0 + _I0 + n]

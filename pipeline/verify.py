@@ -1,7 +1,9 @@
-"""What a store holds, and whether it still holds it."""
+"""Whether a store still holds what was committed."""
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,142 +12,122 @@ import numpy as np
 from pipeline.base.console import Console
 from pipeline.base.errors import StoreError
 from pipeline.base.files import sha256_file
-from pipeline.checks import summarise
-from pipeline.descriptors import DESCRIPTORS
-from pipeline.spectral import N_FRAMES, SEGMENT_SAMPLES
-from pipeline.store.reader import Store, damaged
+from pipeline.spectral import SEGMENT_SAMPLES
+from pipeline.store.reader import Store, damaged, read_record
 from pipeline.store.schema import TABLES
 
-MEAN_NOTES_PER_SEGMENT = 40  # for the listing's byte column: MAESTRO has about 10 notes a second
 READ_ROWS = 1 << 22
+NAMED = 5  # damaged files that the error's own line names; stderr and --json have all
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Damage:
+    """A file (or an array) that is not what was committed, and how."""
+
+    file: str
+    how: str
 
 
 def verify(path: Path, console: Console) -> dict[str, Any]:
-    """Check a store completely.
+    """Check a store completely, to the end.
 
-    Every file is read and hashed, every table loaded against its schema, every array read through
-    its checksums; offsets must tile their axes.
+    Every file is read and hashed. What hashes well is then read as readers do: tables against their
+    schemas, arrays through their checksums; offsets must tile their axes.
 
     Raises
     ------
     StoreError
-        at the first thing that is wrong, naming the file.
+        (kind ``damaged``) naming what is wrong; ``details`` lists everything that is.
     """
-    store = Store.open(path)
-    files = store.record["files"]
-    with console.progress("hash files", len(files)) as update:
-        for done, (name, entry) in enumerate(sorted(files.items()), 1):
-            if sha256_file(path / name) != entry["sha256"]:
-                raise damaged(path, name, "does not match its SHA-256")
-            update(done, name)
-    for name in TABLES:
-        store.table(name)
-    _check_offsets(store)
-    for name, info in store.arrays.items():
-        row = max(1, int(np.prod(info.shape[1:])))
-        step = max(1, READ_ROWS // row)
-        for start in range(0, info.shape[0], step):
-            block = store.read(name, start, min(start + step, info.shape[0]))
-            if info.dtype == "float16" and not np.isfinite(block).all():
-                raise damaged(path, name, f"holds values that are not finite from row {start} on")
+    record = read_record(path)
+    found = _hash_files(path, record["files"], console)
+    if not found:
+        found = _read_contents(Store.open(path), console)
+    if found:
+        _refuse(path, found, len(record["files"]), console)
     return {
         "store": str(path),
-        "status": store.record["status"],
-        "files": len(files),
-        "bytes": sum(entry["size"] for entry in files.values()),
-        "arrays": list(store.arrays),
+        "status": record["status"],
+        "files": len(record["files"]),
+        "bytes": sum(entry["size"] for entry in record["files"].values()),
+        "arrays": list(record["arrays"]),
     }
 
 
-def _check_offsets(store: Store) -> None:
+def _hash_files(path: Path, files: dict[str, Any], console: Console) -> list[Damage]:
+    found = []
+    with console.progress("hash files", len(files)) as update:
+        for done, (name, entry) in enumerate(sorted(files.items()), 1):
+            how = _fault_of(path / name, entry)
+            if how is not None:
+                found.append(Damage(name, how))
+            update(done, name)
+    return found
+
+
+def _fault_of(file: Path, entry: dict[str, Any]) -> str | None:
+    """What is wrong with one file, or None."""
+    try:
+        size = file.stat().st_size
+        if size != entry["size"]:
+            return f"has {size} bytes, not {entry['size']}"
+        return None if sha256_file(file) == entry["sha256"] else "does not match its SHA-256"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:  # a broken disk; the other files are still worth a look
+        return f"cannot be read ({error.strerror})"
+
+
+def _read_contents(store: Store, console: Console) -> list[Damage]:
+    """What hashes cannot tell: a store that was written wrong."""
+    found: list[Damage] = []
+    parts: list[tuple[str, Callable[[str], Any]]] = [
+        *((name, store.table) for name in TABLES),
+        *((name, lambda name: _read_array(store, name)) for name in store.arrays),
+    ]
+    with console.progress("read tables and arrays", len(parts)) as update:
+        for done, (name, read) in enumerate(parts, 1):
+            try:
+                read(name)
+            except StoreError as error:
+                found += [Damage(**damage) for damage in error.details]
+            update(done, name)
+    if not found and not _offsets_tile(store):
+        how = "has offsets that do not tile the notes or the audio"
+        found.append(Damage("segments.parquet", how))
+    return found
+
+
+def _read_array(store: Store, name: str) -> None:
+    info = store.arrays[name]
+    row = max(1, int(np.prod(info.shape[1:])))
+    step = max(1, READ_ROWS // row)
+    for start in range(0, info.shape[0], step):
+        block = store.read(name, start, min(start + step, info.shape[0]))
+        if info.dtype == "float16" and not np.isfinite(block).all():
+            how = f"holds values that are not finite from row {start} on"
+            raise damaged(store.path, name, how)
+
+
+def _offsets_tile(store: Store) -> bool:
     segments = store.segments
     ends = segments.note_start + segments.note_count
-    tiled = (
+    return bool(
         len(segments) == store.record["segments"]
         and (segments.note_start[1:] == ends[:-1]).all()
         and (len(ends) == 0 or ends[-1] == store.record["notes"])
         and (segments.audio_start + SEGMENT_SAMPLES <= store.arrays["audio"].shape[0]).all()
     )
-    if not tiled:
-        raise StoreError(
-            f"{store.path}: segment offsets do not tile the notes or the audio", kind="damaged"
-        )
 
 
-def describe_store(store: Store) -> tuple[dict[str, Any], str]:
-    """A store's contents, as data and as text."""
-    record, recordings = store.record, store.recordings
-    splits = {
-        split: {
-            "recordings": int(np.sum((recordings.split == split) & (recordings.n_segments > 0))),
-            "compositions": len(set(recordings.composition[recordings.split == split])),
-            "segments": len(store.segments.of_split(split)),
-        }
-        for split in ("train", "validation", "test")
-    }
-    data = {
-        "store": str(store.path),
-        **{k: record[k] for k in ("corpus", "identity", "status", "committed_at", "failures")},
-        "splits": splits,
-        "notes": record["notes"],
-        "hours": round(store.arrays["audio"].shape[0] / 24_000 / 3600, 3),
-        "arrays": {
-            n: {"shape": list(a.shape), "dtype": a.dtype, "fingerprint": a.fingerprint[:12]}
-            for n, a in store.arrays.items()
-        },
-        "bytes": sum(entry["size"] for entry in record["files"].values()),
-        "quality": summarise(store),
-    }
-    lines = [
-        f"{store.path} ({record['status']}, committed {record['committed_at']})",
-        f"  {data['hours']:.2f} h of audio, {record['notes']} note rows, {data['bytes'] / 1e6:.0f} MB",
-        *(
-            f"  {s:<11} {v['recordings']:>5} recordings {v['compositions']:>5} compositions "
-            f"{v['segments']:>7} segments"
-            for s, v in splits.items()
-        ),
-        *(f"  {n:<9} {a['dtype']:<8} {a['shape']}" for n, a in data["arrays"].items()),
-        *_quality_lines(data["quality"]),
-    ]
-    return data, "\n".join(lines)
-
-
-def _quality_lines(found: dict[str, Any]) -> list[str]:
-    """The measures that a reader wants to see, and who has a warning."""
-    lines = []
-    for name, label in (
-        ("onset_correlation", "onset correlation"),
-        ("onset_lag_ms", "onset lag, ms"),
-        ("bandwidth_hz", "bandwidth, Hz"),
-    ):
-        if spread := found["measures"].get(name):
-            low, median, high = (f"{spread[k]:g}" for k in ("low", "median", "high"))
-            lines.append(f"  {label:<18} {median} ({low} to {high})")
-    for name, keys in found["warnings"].items():
-        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        lines.append(f"  warning: {name} in {', '.join(keys[:3])}{more}")
-    return lines
-
-
-def describe_registry() -> tuple[list[dict[str, Any]], str]:
-    """All descriptors, as data and as text."""
-    rows: dict[str, int] = {"frame": N_FRAMES, "segment": 1, "note": MEAN_NOTES_PER_SEGMENT}
-    data = [
-        {
-            "name": name,
-            "version": d.version,
-            "side": d.side,
-            "axis": d.axis,
-            "shape": d.shape(),
-            "bytes_per_segment": 2 * d.width * rows[d.axis],
-            "units": d.units,
-            "role": d.role,
-            "summary": d.summary,
-        }
-        for name, d in DESCRIPTORS.items()
-    ]
-    text = "\n".join(
-        f"{d['name']:<9} {d['side']:<6} {d['shape']:<12} {d['bytes_per_segment']:>7} B  {d['summary']}"
-        for d in data
+def _refuse(path: Path, found: list[Damage], files: int, console: Console) -> None:
+    for damage in found:
+        console.say(f"damaged: {damage.file} {damage.how}")
+    named = "; ".join(f"{d.file} {d.how}" for d in found[:NAMED])
+    more = f"; … and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    raise StoreError(
+        f"the store {path} is damaged, {len(found)} of {files} files: {named}{more}; "
+        "delete the folder and build it again",
+        kind="damaged",
+        details=[dataclasses.asdict(d) for d in found],
     )
-    return data, text

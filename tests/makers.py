@@ -245,3 +245,15 @@ def start_features(*args: object) -> subprocess.Popen[str]:
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     )
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder in which files come and go meanwhile."""
+    total = 0
+    for base, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += (Path(base) / name).stat().st_size
+            except FileNotFoundError:
+                continue
+    return total

@@ -23,11 +23,26 @@ def blocks(text: str, language: str) -> list[str]:
 
 def test_the_tables_are_what_the_committed_results_say() -> None:
     pytest.importorskip("benchmarks.tables")
-    from benchmarks.tables import DOCUMENTS, filled
+    from benchmarks.tables import PAGES, filled
 
-    for document in DOCUMENTS:
-        text = document.read_text(encoding="utf-8")
-        assert filled(text) == text, "run: python -m benchmarks.tables"
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert filled(text) == text, f"{page}: run: python -m benchmarks.tables"
+
+
+def test_the_page_of_descriptors_has_every_one_and_the_example_as_it_is() -> None:
+    from pipeline.descriptors import DESCRIPTORS
+
+    page = (ROOT / "docs/descriptors.md").read_text(encoding="utf-8")
+    for name, descriptor in DESCRIPTORS.items():
+        (line,) = [row for row in page.splitlines() if row.startswith(f"| [`{name}`](")]
+        assert descriptor.summary in line
+        assert descriptor.shape() in line
+    for path in re.findall(r"\]\(\.\./([^)#]+)[)#]", page):
+        assert (ROOT / path).is_file(), path
+    folder = ROOT / "docs/examples/xmodal-flatness"
+    for language, file in (("toml", "pyproject.toml"), ("python", "xmodal_flatness.py")):
+        assert blocks(page, language) == [(folder / file).read_text(encoding="utf-8")]
 
 
 def test_every_tracked_module_has_its_line_in_the_readme() -> None:

@@ -207,7 +207,7 @@ def list_descriptors() -> tuple[list[dict[str, Any]], str]:
         if d.role == "descriptor"
     ]
     return data, "\n".join(
-        f"{d['name']:<9} {d['side']:<6} {d['shape']:<12} {d['summary']}" for d in data
+        f"{d['name']:<10} {d['side']:<6} {d['shape']:<12} {d['summary']}" for d in data
     )
 
 

@@ -1,1 +1,1 @@
-"""What every other room stands on; imports nothing outside the standard library at load time."""
+"""What every other room stands on; imports only the standard library at load time, charts NumPy."""

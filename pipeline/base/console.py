@@ -105,7 +105,7 @@ def run_command(console: Console, action: Callable[[], Any]) -> None:
     except XmodalError as error:
         if os.environ.get("XMODAL_DEBUG"):
             raise
-        _leave(console, error.kind, str(error), error.exit_code)
+        _leave(console, error.kind, str(error), error.exit_code, error.details)
     except OSError as error:  # a full disk, a read-only folder: the system's word and the file
         if os.environ.get("XMODAL_DEBUG"):
             raise
@@ -113,9 +113,10 @@ def run_command(console: Console, action: Callable[[], Any]) -> None:
         _leave(console, "system", f"{error.strerror or error}{where}", EXIT_FAILURE)
 
 
-def _leave(console: Console, kind: str, message: str, code: int) -> NoReturn:
+def _leave(console: Console, kind: str, message: str, code: int, details: Any = None) -> NoReturn:
     if console.as_json:
-        document = {"error": {"kind": kind, "message": message}}
+        error = {"kind": kind, "message": message}
+        document = {"error": error if details is None else {**error, "details": details}}
         print(json.dumps(document, ensure_ascii=False), flush=True)
     print(f"error: {message}", file=sys.stderr, flush=True)
     raise SystemExit(code) from None

@@ -8,6 +8,8 @@ A message is one line: what is wrong, where, and what to do about it.
 
 from __future__ import annotations
 
+from typing import Any
+
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -16,15 +18,21 @@ EXIT_RESUMABLE = 75
 
 
 class XmodalError(Exception):
-    """An error the user can act on. ``kind`` is stable and machine-readable."""
+    """An error the user can act on.
+
+    ``kind`` is stable and machine-readable; ``details``, if any, is plain data for ``--json``.
+    """
 
     exit_code = EXIT_FAILURE
     kind = "failure"
+    details: Any = None
 
-    def __init__(self, message: str, *, kind: str | None = None) -> None:
+    def __init__(self, message: str, *, kind: str | None = None, details: Any = None) -> None:
         super().__init__(message)
         if kind is not None:
             self.kind = kind
+        if details is not None:
+            self.details = details
 
 
 class UsageError(XmodalError):

@@ -68,4 +68,12 @@ class Registry(Generic[T]):
             return
         group, self._entry_point = self._entry_point, None
         for point in importlib.metadata.entry_points(group=group):
-            point.load()
+            try:
+                point.load()
+            except Exception as error:
+                self._entry_point = group
+                package = point.dist.name if point.dist else point.value
+                raise ConfigError(
+                    f"{self.kind} '{point.name}' of the package {package} cannot be loaded "
+                    f"({type(error).__name__}: {error}); repair or uninstall that package"
+                ) from error

@@ -14,6 +14,7 @@ from pipeline.descriptors import mel  # noqa: F401  isort: skip
 from pipeline.descriptors import a4  # noqa: F401  isort: skip
 from pipeline.descriptors import attractors  # noqa: F401  isort: skip
 from pipeline.descriptors import chroma  # noqa: F401  isort: skip
+from pipeline.descriptors import recurrence  # noqa: F401  isort: skip
 from pipeline.descriptors import histograms  # noqa: F401  isort: skip
 from pipeline.descriptors import d4  # noqa: F401  isort: skip
 from pipeline.descriptors import contour  # noqa: F401  isort: skip

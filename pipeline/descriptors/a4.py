@@ -32,7 +32,7 @@ import numpy.typing as npt
 
 from pipeline.base.jit import kernel
 from pipeline.descriptors.contract import AudioDescriptor, FloatArray, register
-from pipeline.spectral import N_FRAMES, Spectrum
+from pipeline.spectral import BIN_HZ, N_FRAMES, Spectrum
 
 BAND_EDGES = (4, 8, 16, 32, 64, 128, 256, 512, 1025)
 
@@ -57,12 +57,17 @@ class A4(AudioDescriptor):
 
     name = "A4"
     version = 1
+    cost = 0.83
     axis = "frame"
     width = 8
     units = "standard deviations"
     summary = "octave-band energy dynamics: z-scored frame differences of 8 log-magnitude bands"
     pooled = "A4_level"
     config = A4Config()
+
+    def labels(self) -> tuple[str, ...]:
+        """The bands in Hz."""
+        return band_names(self.config.band_edges)
 
     def extract(self, segment: Spectrum) -> FloatArray:
         """float32 [188, 8] from one segment's spectrum."""
@@ -76,15 +81,29 @@ class A4Level(AudioDescriptor):
 
     name = "A4_level"
     version = 1
+    cost = 0.79
     axis = "segment"
     width = 8
     units = "ln(1 + M)"
     summary = "mean level of the 8 octave bands: stands for A4 where one vector a segment is wanted"
     config = A4Config()
 
+    def labels(self) -> tuple[str, ...]:
+        """The bands in Hz."""
+        return band_names(self.config.band_edges)
+
     def extract(self, segment: Spectrum) -> FloatArray:
         """float32 [8] from one segment's spectrum."""
         return band_levels(segment, self.config.band_edges).mean(axis=1).astype(np.float32)
+
+
+def band_names(edges: tuple[int, ...]) -> tuple[str, ...]:
+    """The bands as people write them: ``47–94 Hz``, ``1.5–3 kHz``."""
+    hz = [edge * BIN_HZ for edge in edges]
+    return tuple(
+        f"{low:.0f}–{high:.0f} Hz" if low < 1000 else f"{low / 1000:.2g}–{high / 1000:.2g} kHz"
+        for low, high in itertools.pairwise(hz)
+    )
 
 
 def band_levels(spectrum: Spectrum, edges: tuple[int, ...] = BAND_EDGES) -> npt.NDArray[np.float64]:

@@ -25,6 +25,7 @@ from pipeline.base.jit import kernel
 from pipeline.descriptors.contract import AudioDescriptor, FloatArray, register
 from pipeline.spectral import N_FRAMES, Spectrum, bin_hz
 
+PITCH_CLASSES = ("C", "C♯", "D", "D♯", "E", "F", "F♯", "G", "G♯", "A", "A♯", "B")
 LOWEST_HZ, REFERENCE_HZ, FLOOR = 30.0, 32.7, 1e-8
 
 
@@ -34,6 +35,10 @@ class _Chroma(AudioDescriptor):
     axis = "frame"
     width = 12
 
+    def labels(self) -> tuple[str, ...]:
+        """The pitch classes."""
+        return PITCH_CLASSES
+
 
 @register
 class A8(_Chroma):
@@ -41,6 +46,7 @@ class A8(_Chroma):
 
     name = "A8"
     version = 1
+    cost = 0.84
     units = "share of the frame"
     summary = "chroma times spectral flux, then normalised: the gate cancels but where it is 0"
 
@@ -56,6 +62,7 @@ class A8s(_Chroma):
 
     name = "A8s"
     version = 1
+    cost = 0.84
     units = "share of the loudest onset"
     summary = "normalised chroma times spectral flux: what sounds when something begins"
 

@@ -17,8 +17,8 @@ Transposing the notes changes nothing.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.base.jit import kernel
 from pipeline.descriptors.contract import FloatArray, MidiDescriptor, Notes, register
 from pipeline.spectral import FRAME_S, N_FRAMES
 
@@ -29,32 +29,56 @@ class D5(MidiDescriptor):
 
     name = "D5"
     version = 1
+    cost = 0.0045
     axis = "frame"
     width = 3
     units = "octaves, 0 or 1, octaves per second"
     summary = "melodic contour: highest sounding note against its median, voicing, slope"
 
+    def labels(self) -> tuple[str, ...]:
+        """The columns."""
+        return ("height", "voiced", "slope")
+
     def extract(self, segment: Notes) -> FloatArray:
         """float32 [188, 3] from one segment's notes."""
-        top = skyline(segment)
-        voiced = top >= 0
-        out = np.zeros((N_FRAMES, 3), np.float32)
-        if voiced.any():
-            octaves = (top - np.median(top[voiced])) / 12.0
-            between = voiced[:-2] & voiced[1:-1] & voiced[2:]
-            slope = (octaves[2:] - octaves[:-2]) / (2 * FRAME_S)
-            out[voiced, 0] = octaves[voiced]
-            out[:, 1] = voiced
-            out[1:-1, 2] = np.where(between, slope, 0.0)
+        top = np.empty(N_FRAMES, np.int64)
+        _skyline(segment.pitch, segment.onset_s, segment.duration_s, FRAME_S, top)
+        out = np.zeros((N_FRAMES, self.width), np.float32)
+        _contour(top, FRAME_S, np.zeros(128, np.int64), out)
         return out
 
 
-def skyline(notes: Notes) -> npt.NDArray[np.float64]:
-    """Highest sounding MIDI pitch at every frame, -1 where none: float64 [188]."""
-    top = np.full(N_FRAMES, -1.0)
-    onset = notes.onset_s.astype(np.float64)
-    first = np.ceil(onset / FRAME_S).clip(0, N_FRAMES)
-    end = np.ceil((onset + notes.duration_s) / FRAME_S).clip(0, N_FRAMES)
-    for pitch, a, b in zip(notes.pitch, first.astype(int), end.astype(int), strict=True):
-        np.maximum(top[a:b], float(pitch), out=top[a:b])
-    return top
+@kernel
+def _skyline(pitch, onset, duration, frame_s, top):  # type: ignore[no-untyped-def]
+    """Highest sounding MIDI pitch at every frame, -1 where none."""
+    n_frames = top.shape[0]
+    top[:] = -1
+    for n in range(pitch.shape[0]):
+        start = np.float64(onset[n])
+        first = min(max(np.ceil(start / frame_s), 0.0), float(n_frames))
+        end = min(max(np.ceil((start + duration[n]) / frame_s), 0.0), float(n_frames))
+        for t in range(int(first), int(end)):
+            top[t] = max(top[t], np.int64(pitch[n]))
+
+
+@kernel
+def _contour(top, frame_s, counts, out):  # type: ignore[no-untyped-def]
+    """Columns of the voiced frames; ``counts`` is 128 zeros to find the median with."""
+    n_frames, voiced = top.shape[0], 0
+    for t in range(n_frames):
+        if top[t] >= 0:
+            counts[top[t]] += 1
+            voiced += 1
+    median, below = 0.0, 0
+    for p in range(128):
+        if counts[p]:  # the middle one, or half of each of the middle two
+            for rank in ((voiced - 1) // 2, voiced // 2):
+                if below <= rank < below + counts[p]:
+                    median += 0.5 * p
+            below += counts[p]
+    for t in range(n_frames):
+        if top[t] >= 0:
+            out[t, 0], out[t, 1] = (top[t] - median) / 12.0, 1.0
+            if 0 < t < n_frames - 1 and top[t - 1] >= 0 and top[t + 1] >= 0:
+                rise = (top[t + 1] - median) / 12.0 - (top[t - 1] - median) / 12.0
+                out[t, 2] = rise / (2.0 * frame_s)

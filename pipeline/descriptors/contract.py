@@ -77,6 +77,8 @@ class Descriptor(abc.ABC):
     side : the modality that it is computed from
     axis, width : the output's shape (see the module)
     units, summary : for people
+    cost : processor milliseconds a segment, the shared transform included, rounded to two digits as
+        ``benchmarks/results/descriptors.json`` has it; None where nobody has measured it
     pooled : name of the per-segment descriptor that stands for this one where a mechanism wants one
         vector a segment (the time mean of A4 is 0 by construction, method §9.3)
     """
@@ -88,6 +90,7 @@ class Descriptor(abc.ABC):
     width: ClassVar[int]
     units: ClassVar[str]
     summary: ClassVar[str]
+    cost: ClassVar[float | None] = None
     pooled: ClassVar[str | None] = None
     role: ClassVar[Literal["descriptor", "frontend"]] = "descriptor"
     config: Any = NoConfig()
@@ -103,6 +106,10 @@ class Descriptor(abc.ABC):
             "segment": f"[{self.width}]",
             "note": f"[notes, {self.width}]",
         }[self.axis]
+
+    def labels(self) -> tuple[str, ...]:
+        """A short name for every dimension, for pictures; empty where their numbers must do."""
+        return ()
 
     def definition(self) -> dict[str, Any]:
         """What an array's fingerprint hashes besides the store's identity."""

@@ -39,12 +39,20 @@ class Mel(AudioDescriptor):
 
     name = "mel"
     version = 1
+    cost = 0.92
     axis = "frame"
     width = 96
     units = "ln(1 + 10 x)"
     summary = "log-mel spectrogram, 96 Slaney filters 30-8,000 Hz: front end of the sound preset"
     role = "frontend"
     config = MelConfig()
+
+    def labels(self) -> tuple[str, ...]:
+        """The filters' centres."""
+        return tuple(
+            f"{hz:.0f} Hz" if hz < 1000 else f"{hz / 1000:.1f} kHz"
+            for hz in filter_edges(self.config)[1:-1]
+        )
 
     def extract(self, segment: Spectrum) -> FloatArray:
         """float32 [188, 96] from one segment's spectrum."""
@@ -71,11 +79,14 @@ def mel_to_hz(mel: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.where(mel < 15.0, 200.0 * mel / 3.0, above)
 
 
+def filter_edges(config: MelConfig) -> npt.NDArray[np.float64]:
+    """Left edge of the first filter, all centres, right edge of the last, in Hz [n_mels + 2]."""
+    return mel_to_hz(np.linspace(hz_to_mel(config.fmin), hz_to_mel(config.fmax), config.n_mels + 2))
+
+
 def filter_bank(config: MelConfig) -> npt.NDArray[np.float64]:
     """Triangular filters W, float64 [n_mels, 1025]."""
-    edges = mel_to_hz(
-        np.linspace(hz_to_mel(config.fmin), hz_to_mel(config.fmax), config.n_mels + 2)
-    )
+    edges = filter_edges(config)
     left, centre, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
     hz = bin_hz()[None, :]
     rising = (hz - left) / (centre - left)

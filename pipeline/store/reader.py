@@ -285,6 +285,7 @@ def damaged(path: Path, name: str, how: str) -> StoreError:
     return StoreError(
         f"the store {path} is damaged: {name} {how}; delete the folder and build it again",
         kind="damaged",
+        details=[{"file": name, "how": how}],
     )
 
 

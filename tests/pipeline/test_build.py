@@ -77,6 +77,25 @@ def test_worker_processes_change_no_byte(
     assert same_store(Path(json.loads(found.stdout)["store"]), long_store.path)
 
 
+@pytest.mark.full
+def test_neither_tasks_nor_workers_change_a_byte_of_any_descriptor(
+    long_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, every = corpus_of(long_corpus, name="long"), tuple(DESCRIPTORS.names())
+    alone = build_quietly(corpus, tmp_path / "alone", descriptors=every).store
+    assert set(alone.arrays) == {"audio", *every}
+    assert alone.arrays["A10e"].n_shards > 1
+    command = ("build", "--corpus", long_corpus, "--descriptors", "all", "--json")
+    found = features(*command, "--out", tmp_path / "two", "--workers", 2)
+    assert found.returncode == 0, found.stderr
+    assert same_store(Path(json.loads(found.stdout)["store"]), alone.path)
+    # … nor does the cut into tasks, nor with which others one is built
+    monkeypatch.setattr(build_module, "DESCRIBE_TASKS_PER_WORKER", 100)
+    few = build_quietly(corpus, tmp_path / "few", descriptors=("A10e", "A7s")).store
+    add(few.path, BuildConfig(descriptors=every), Quiet())
+    assert same_store(few.path, alone.path)
+
+
 def test_the_audio_of_a_store_is_its_recordings_decoded_alone(
     tiny_store: Store, tiny_corpus: Path
 ) -> None:

@@ -21,6 +21,8 @@ FLAGS = {
     "--workers --cluster --part --max-failures --config --json --help",
     "add": "--descriptors --workers --cluster --part --json --help",
     "verify": "--json --help",
+    "report": "--out --json --help",
+    "stage": "--verify --json --help",
     "info": "--json --help",
     "list": "--json --help",
     "check-corpus": "--corpus --root --level --manifest --write-manifest --midi-only --state --json "
@@ -91,20 +93,48 @@ def test_build_info_verify_and_add(own_corpus: Path, tiny_store: Store, tmp_path
 
     info = features("info", store, "--json")
     answer = json.loads(info.stdout)
-    assert answer["splits"]["train"] == {"recordings": 2, "compositions": 2, "segments": 15}
+    notes = int(tiny_store.segments.note_count[tiny_store.segments.of_split("train")].sum())
+    assert answer["splits"]["train"] == {
+        "recordings": 2, "compositions": 2, "segments": 15, "valid": 15, "notes": notes,
+        "hours": 0.0058,
+    }  # fmt: skip
+    assert answer["shared_compositions"] == []
+    assert sum(s["notes"] for s in answer["splits"].values()) == answer["notes"]
     assert set(answer["arrays"]) == {"audio", "A4", "D4"}
 
     assert json.loads(features("verify", store, "--json").stdout)["status"] == "complete"
     (store / "notes.parquet").write_bytes(b"x")
+    (store / "segments.parquet").unlink()
     broken = features("verify", store, "--json")
     assert broken.returncode == 3
-    assert json.loads(broken.stdout)["error"]["kind"] == "damaged"
+    error = json.loads(broken.stdout)["error"]
+    assert error["kind"] == "damaged"
+    assert [d["file"] for d in error["details"]] == ["notes.parquet", "segments.parquet"]
+    assert "hash files: " in broken.stderr
+
+
+def test_a_report_lies_beside_its_store(own_store: Path, tmp_path: Path) -> None:
+    found = features("report", ".", "--json", cwd=own_store)
+    assert found.returncode == 0, found.stderr
+    answer = json.loads(found.stdout)
+    page = own_store.parent / f"{own_store.name}.html"
+    assert answer["report"] == str(page)
+    assert answer["bytes"] == page.stat().st_size
+    assert features("verify", own_store).returncode == 0  # nothing was written into it
+    named = features("report", own_store, "--out", tmp_path / "r.html")
+    assert named.returncode == 0
+    assert str(tmp_path / "r.html") in named.stdout
 
 
 def test_list_shows_the_registry() -> None:
-    found = features("list", "--json")
-    assert [d["name"] for d in json.loads(found.stdout)] == list(DESCRIPTORS.names())
-    assert "octave-band" in features("list").stdout
+    found = json.loads(features("list", "--json").stdout)
+    assert [d["name"] for d in found] == list(DESCRIPTORS.names())
+    lines = features("list").stdout.splitlines()
+    for d, line in zip(found, lines, strict=True):
+        assert line.split()[0] == d["name"]
+        assert f" {d['bytes_per_segment']} B " in line
+        assert f" {d['cost_ms']:g} ms " in line
+        assert line.endswith(d["summary"])
 
 
 ERRORS = {
@@ -116,6 +146,8 @@ ERRORS = {
     "no such file of settings": (["build", "--corpus", "CSV", "--config", "no.toml"], 2, "config"),
     "not a store": (["info", "."], 3, "not-a-store"),
     "no store": (["verify", "nowhere"], 3, "missing"),
+    "report of nothing": (["report", "nowhere"], 3, "missing"),
+    "stage of nothing": (["stage", ".", "elsewhere"], 3, "not-a-store"),
     "out is a file": (["build", "--corpus", "CSV", "--out", "CSV", "--workers", "0"], 1, "system"),
     "cap 0": (["build", "--corpus", "CSV", "--max-segments-per-recording", "0"], 2, None),
     "unknown flag": (["build", "--colour", "red"], 2, None),

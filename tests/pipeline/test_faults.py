@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -13,23 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import build_quietly, contents, corpus_of, features, start_features
+from makers import build_quietly, contents, corpus_of, features, size_of, start_features
 
 from pipeline.base.errors import StoreError
 from pipeline.store import Store
 
 DEADLINE_S = 60.0
-
-
-def size_of(folder: Path) -> int:  # files come and go meanwhile
-    total = 0
-    for base, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(base) / name).stat().st_size
-            except FileNotFoundError:
-                continue
-    return total
 
 
 def signal_at(process: subprocess.Popen[str], folder: Path, size: int, number: int) -> bool:

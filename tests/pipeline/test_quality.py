@@ -19,11 +19,12 @@ from pipeline import quality
 from pipeline.base.errors import ConfigError, CorpusError
 from pipeline.checks import summarise
 from pipeline.corpora.recordings import load_table
+from pipeline.info import describe_store
 from pipeline.plan import fingerprint_inputs
 from pipeline.quality import Meter, Quality, QualityLimits, find_warnings, judge, onset_strength
 from pipeline.store import Store
 from pipeline.store.schema import Segmentation
-from pipeline.verify import describe_store, verify
+from pipeline.verify import verify
 
 RATE = 24_000
 LIMITS = QualityLimits()

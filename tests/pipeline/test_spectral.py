@@ -33,6 +33,27 @@ def test_edges_are_reflected_without_repeating_the_edge_sample() -> None:
         np.testing.assert_allclose(Spectrum(samples).magnitude[:, t], expected, atol=2e-5)
 
 
+def test_hops_hold_every_sample_of_every_frame() -> None:
+    samples = SIGNALS["noise"]
+    padded = np.pad(samples, 1024, mode="reflect")
+    hops = Spectrum(samples).hops
+    for t in (0, 1, 100, 187):
+        frame = np.concatenate([hops[:, t + q] for q in range(4)])
+        np.testing.assert_array_equal(frame, padded[t * 512 : t * 512 + 2048])
+
+
+def test_what_is_shared_is_made_once_a_segment() -> None:
+    made: list[Spectrum] = []
+    segment, other = Spectrum(SIGNALS["noise"]), Spectrum(SIGNALS["noise"])
+
+    def share(spectrum: Spectrum) -> int:
+        made.append(spectrum)
+        return len(made)
+
+    assert [segment.once(share), segment.once(share), other.once(share)] == [1, 1, 2]
+    assert made == [segment, other]
+
+
 def test_there_are_188_frames_of_1025_bins() -> None:
     assert (spectral.N_FRAMES, spectral.N_BINS) == (188, 1025)
     assert spectral.BIN_HZ == 11.71875

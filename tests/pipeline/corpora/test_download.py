@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from file_server import Served, serve
-from makers import Quiet, features, start_features
+from makers import Quiet, features, size_of, start_features
 
 from pipeline.base.errors import ArchiveError, CorpusError, DownloadError, UsageError, XmodalError
 from pipeline.base.files import FolderLock
@@ -257,7 +257,7 @@ def test_killed_at_any_byte_the_same_command_goes_on(seed: int, tmp_path: Path) 
             process = start_features(*command)
             size = rng.randrange(2 * len(content))
             give_up = time.monotonic() + 60
-            while process.poll() is None and folder_bytes(tmp_path) < size:
+            while process.poll() is None and size_of(tmp_path) < size:
                 assert time.monotonic() < give_up
                 time.sleep(0.001)
             if process.poll() is None:
@@ -270,14 +270,3 @@ def test_killed_at_any_byte_the_same_command_goes_on(seed: int, tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "maestro-v3.0.0-midi") == files
     assert killed >= 1
-
-
-def folder_bytes(folder: Path) -> int:
-    total = 0
-    for base, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(base) / name).stat().st_size
-            except FileNotFoundError:
-                continue
-    return total

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import oracles
@@ -15,6 +17,7 @@ from pipeline.descriptors import DESCRIPTORS, Notes, register
 from pipeline.descriptors.a4 import A4, A4Config
 from pipeline.spectral import Spectrum
 
+MEASURED = Path(__file__).parents[3] / "benchmarks/results/descriptors.json"
 SPECTRUM = Spectrum(oracles.signals()["noise"])
 NOTES = Notes(
     pitch=np.array([60, 64, 67], np.uint8),
@@ -41,6 +44,15 @@ def test_every_descriptor_keeps_its_contract(name: str) -> None:
     np.testing.assert_array_equal(value, again)
 
 
+@pytest.mark.parametrize("name", DESCRIPTORS.names())
+def test_the_cost_is_the_committed_measurement(name: str) -> None:
+    """To two digits; a descriptor of ours without one is told here to be measured."""
+    measured = json.loads(MEASURED.read_text(encoding="utf-8"))["descriptors"]
+    assert name in measured, "run: python -m benchmarks.descriptors"
+    assert DESCRIPTORS.get(name).cost == float(f"{measured[name]['cost_ms']:.2g}")
+    assert measured[name]["max_difference"] <= 1e-5
+
+
 def test_a_fingerprint_covers_identity_name_version_and_configuration() -> None:
     class Newer(A4):
         version = 2
@@ -51,7 +63,11 @@ def test_a_fingerprint_covers_identity_name_version_and_configuration() -> None:
     class Tuned(A4):
         config = dataclasses.replace(A4Config(), std_floor=1e-7)
 
+    class Timed(A4):
+        cost = 9.0  # what it costs is not what it says
+
     base = A4().fingerprint("a" * 64)
+    assert Timed().fingerprint("a" * 64) == base
     others = [kind().fingerprint("a" * 64) for kind in (Newer, Other, Tuned)]
     assert len({base, A4().fingerprint("b" * 64), *others}) == 5
     assert A4().fingerprint("a" * 64) == base

@@ -15,6 +15,7 @@ from makers import Quiet, contents
 from pipeline.base.errors import StoreError
 from pipeline.store import Store, find_newest
 from pipeline.store.schema import SCHEMAS, TABLES, seal
+from pipeline.store.writer import file_entry
 from pipeline.verify import verify
 
 
@@ -103,6 +104,56 @@ def test_verify_reports_what_it_read(tiny_store: Store) -> None:
     assert report["status"] == "complete"
     assert report["files"] == len(tiny_store.record["files"])
     assert report["bytes"] == sum(map(len, contents(tiny_store.path).values()))
+
+
+def test_verify_lists_everything_that_is_damaged(own_store: Path) -> None:
+    total = len(contents(own_store))
+    names = [name for name in contents(own_store) if "/c/" in name] + ["notes.parquet"]
+    assert len(names) >= 5
+    for name in names:
+        flip(own_store / name, 50, 1)
+    (own_store / "segments.parquet").unlink()
+    (own_store / "failures.parquet").write_bytes(b"short")
+    console = Quiet()
+    with pytest.raises(StoreError) as caught:
+        verify(own_store, console)
+    assert caught.value.exit_code == 3
+    found = {d["file"]: d["how"] for d in caught.value.details}
+    assert sorted(found) == sorted([*names, "segments.parquet", "failures.parquet"])
+    assert found[names[0]] == "does not match its SHA-256"
+    assert found["segments.parquet"] == "is missing"
+    assert found["failures.parquet"].startswith("has 5 bytes")
+    damaged = [line for line in console.said if line.startswith("damaged: ")]
+    assert [line.split()[1] for line in damaged] == sorted(found)
+    assert f"{len(found)} of {total} files" in str(caught.value)
+    assert str(caught.value).count(" is damaged") == 1
+    assert f"and {len(found) - 5} more" in str(caught.value)
+
+
+def test_verify_reads_what_hashes_well(own_store: Path) -> None:
+    """A store that was written wrong: its hashes are those of wrong files."""
+    record = json.loads((own_store / "store.json").read_text())
+    a4 = Store.open(own_store).arrays["A4"].shard_path(0)
+    flip(own_store / a4, 9, 1)
+    table = pq.read_table(own_store / "failures.parquet").rename_columns(["a", "b", "c", "d"])
+    pq.write_table(table, own_store / "failures.parquet")
+    for name in (a4, "failures.parquet"):
+        record["files"][name] = file_entry(own_store / name)
+    (own_store / "store.json").write_text(json.dumps(seal(record)))
+    with pytest.raises(StoreError) as caught:
+        verify(own_store, Quiet())
+    found = {d["file"]: d["how"] for d in caught.value.details}
+    assert list(found) == ["failures.parquet", "arrays.zarr/A4"]
+    assert "other columns" in found["failures.parquet"]
+    assert "does not verify" in found["arrays.zarr/A4"]
+
+
+def test_verify_tells_how_far_it_is(tiny_store: Store) -> None:
+    console = Quiet()
+    verify(tiny_store.path, console)
+    files, arrays = len(tiny_store.record["files"]), len(tiny_store.arrays)
+    assert console.said[0].startswith(f"hash files: {files}/{files}")
+    assert console.said[-1].startswith(f"read tables and arrays: {4 + arrays}/{4 + arrays}")
 
 
 def test_require_names_the_command_that_adds_an_array(tiny_store: Store) -> None:

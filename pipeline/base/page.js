@@ -1,0 +1,51 @@
+/* The page's only script: tables sort by a click, a line follows the sound, a click moves it. */
+"use strict";
+
+for (const button of document.querySelectorAll("table.sortable th button")) {
+  button.addEventListener("click", () => {
+    const head = button.closest("th");
+    const column = head.cellIndex;
+    const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    for (const other of head.parentElement.children) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
+    const body = head.closest("table").tBodies[0];
+    const rows = Array.from(body.rows);
+    const compare = (a, b) => {
+      const x = a.cells[column], y = b.cells[column];
+      if (x.dataset.v !== undefined) {
+        if (y.dataset.v !== undefined) return sign * (x.dataset.v - y.dataset.v);
+        return -1;
+      }
+      if (y.dataset.v !== undefined) return 1;
+      return sign * x.textContent.localeCompare(y.textContent, undefined, { numeric: true });
+    };
+    body.append(...rows.sort(compare));
+  });
+}
+
+for (const figure of document.querySelectorAll(".listen")) {
+  const audio = figure.querySelector("audio");
+  const seconds = Number(figure.dataset.seconds);
+  const cursors = figure.querySelectorAll(".cursor");
+  let moving = false;
+  const follow = () => {
+    for (const cursor of cursors) {
+      cursor.style.left = 100 * audio.currentTime / seconds + "%";
+      cursor.style.opacity = 1;
+    }
+    moving = !audio.paused;
+    if (moving) requestAnimationFrame(follow);
+  };
+  for (const event of ["play", "seeked"]) {
+    audio.addEventListener(event, () => { if (!moving) follow(); });
+  }
+  for (const plot of figure.querySelectorAll(".plot")) {
+    plot.addEventListener("click", (event) => {
+      const box = plot.getBoundingClientRect();
+      audio.currentTime = seconds * (event.clientX - box.left) / box.width;
+      audio.play().catch(() => {});  /* where a browser forbids it, the place is set */
+    });
+  }
+}
+
+document.documentElement.dataset.ready = "yes";

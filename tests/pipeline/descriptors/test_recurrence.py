@@ -1,0 +1,208 @@
+"""A10a–A10e against float64 and integers, the mistake in A10c, and what A10cs makes of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import oracles
+import oracles_recurrence as expected
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.audio import decode
+from pipeline.corpora.recordings import load_table
+from pipeline.descriptors import DESCRIPTORS, plots, ratios, recurrence
+from pipeline.spectral import Spectrum
+
+SIGNALS = oracles.signals()
+FAMILY = ["A10a", "A10b", "A10c", "A10d", "A10e", "A10cs", "A10c_level"]
+GOLDEN = ["silence", "impulse", "chirp", "noise", "clipped"]
+GOLDEN += [name for name in SIGNALS if name.startswith("sine")]
+REST = [pytest.param(name, marks=pytest.mark.full) for name in SIGNALS if name not in GOLDEN]
+DET, LAM = recurrence.plots.MEASURES.index("DET"), recurrence.plots.MEASURES.index("LAM")
+
+
+def extract(name: str, segment: Spectrum) -> np.ndarray:
+    found = DESCRIPTORS.get(name).extract(segment)
+    assert found.dtype == np.float32
+    return found
+
+
+@pytest.mark.parametrize("signal", [*GOLDEN, *REST])
+def test_the_family_is_its_definition(signal: str) -> None:
+    wanted = expected.everything(SIGNALS[signal])
+    segment = Spectrum(SIGNALS[signal])
+    for name in FAMILY:
+        np.testing.assert_allclose(extract(name, segment), wanted[name], rtol=0, atol=1e-5)
+
+
+@pytest.mark.full
+def test_real_recordings_agree(real_data: Path) -> None:
+    for recording in load_table(real_data / "maps-metadata.csv")[::6]:
+        blocks = list(decode(real_data / recording.audio_path, 20 * 24_000))
+        samples = np.concatenate(blocks)[-96_000:].astype(np.float32) / np.float32(32768)
+        wanted, segment = expected.everything(samples), Spectrum(samples)
+        for name in FAMILY:
+            found = extract(name, segment)
+            np.testing.assert_allclose(found, wanted[name], rtol=0, atol=1e-5)
+            assert np.corrcoef(found.ravel(), wanted[name].ravel())[0, 1] > 0.9999
+
+
+def test_silence_and_what_the_gate_keeps_out_give_zeros() -> None:
+    rng = np.random.default_rng(0)
+    faint = (rng.integers(-1, 2, 96_000) * (np.arange(96_000) % 4096 == 0)).astype(np.float32)
+    for samples in (SIGNALS["silence"], faint / 32768):
+        segment = Spectrum(samples)
+        assert not segment.once(recurrence.sounding).any()
+        assert not any(extract(name, segment).any() for name in FAMILY)
+
+
+# ---- periods
+
+
+def test_a_tones_periods_stand_in_ratios_of_whole_numbers() -> None:
+    samples = (0.5 * np.sin(2 * np.pi * np.arange(96_000) / 96)).astype(np.float32)  # 250 Hz
+    segment = Spectrum(samples)
+    peaks = segment.once(recurrence.autocorrelation_peaks)
+    assert {tuple(np.rint(2**o).astype(int)) for o in peaks.octaves[5:-5]} == {
+        (1, 1, 1, 96, 192, 288, 384, 480)
+    }
+    assert (peaks.heights[5:-5, :3] == -1).all()
+    # 480:384:288:192:96 are 1 (octaves), 5/4, 4/3, 3/2, 5/3 and nothing else
+    share = extract("A10a", segment)[5:-5].mean(axis=0)
+    named = [ratios.RATIOS.index(r) for r in (1, 5 / 4, 4 / 3, 3 / 2, 5 / 3)]
+    assert share[named].min() > 0.05
+    assert share[named].sum() > 0.99
+
+
+def test_what_is_equal_but_for_rounding_is_no_peak() -> None:
+    """A lone click correlates with nothing; the transform leaves 1e-17 everywhere."""
+    segment = Spectrum(SIGNALS["impulse"])
+    assert segment.once(recurrence.sounding).any()
+    assert (segment.once(recurrence.autocorrelation_peaks).heights == -1).all()
+
+
+@given(st.lists(st.integers(-2, 6), min_size=5, max_size=80))
+@settings(max_examples=200, deadline=None)
+def test_peaks_are_found_by_exhaustive_search(levels: list[int]) -> None:
+    curve = np.array(levels, np.float64)
+    wanted = expected.peaks(curve, range(1, len(levels) - 1))
+    found = recurrence.highest(curve[None], 1, len(levels) - 2)
+    kept = found.heights[0] > 0
+    places = np.rint(2 ** found.octaves[0][kept]).astype(int)
+    assert list(zip(places.tolist(), found.heights[0][kept].tolist(), strict=True)) == wanted
+
+
+# ---- plots
+
+
+@pytest.mark.parametrize(("grid", "loudest"), [(1, 1), (3, 1), (2**24, 1), (2**10, 1000)])
+def test_the_threshold_is_the_1587th_distance_however_many_are_equal(
+    grid: int, loudest: int
+) -> None:
+    rng = np.random.default_rng(grid)
+    points = np.rint(rng.uniform(-loudest, loudest, (20, 128)) * grid) / grid
+    vectors = np.stack([points[:, i : i + 3] for i in range(126)], axis=1)
+    squares = ((vectors[:, :, None] - vectors[:, None]) ** 2).sum(axis=3).reshape(20, -1)
+    found = plots.thresholds(points, np.ones(20, bool))
+    np.testing.assert_allclose(found, np.sort(squares, axis=1)[:, 1586], rtol=1e-15)
+
+
+def test_the_plot_is_made_once_for_the_whole_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for name in ("thresholds", "measures", "recurrence_rates"):
+        original = getattr(plots, name)
+        monkeypatch.setattr(plots, name, lambda *a, f=original, n=name: made.append(n) or f(*a))
+    segment = Spectrum(SIGNALS["clipped"])
+    for name in FAMILY:
+        extract(name, segment)
+    assert sorted(made) == ["measures", "recurrence_rates", "thresholds"]
+
+
+# ---- the mistake
+
+
+def tone_then_noise() -> tuple[Spectrum, slice, slice]:
+    """One segment, and the frames that lie wholly in its tone and wholly in its noise."""
+    samples = np.concatenate([SIGNALS["sine 261 Hz"][:48_000], SIGNALS["noise"][48_000:]])
+    return Spectrum(samples), slice(2, 92), slice(96, 186)
+
+
+def separation(values: np.ndarray, tone: slice, noise: slice) -> float:
+    """Share of the (tone, noise) pairs of frames in which the tone's value is the greater."""
+    a, b = values[tone], values[noise]
+    return float((a[:, None] > b).mean())
+
+
+def test_the_papers_determinism_is_near_1_whatever_sounds() -> None:
+    segment, _, _ = tone_then_noise()
+    found = segment.once(recurrence.paper_measures)[:, [DET, LAM]]
+    assert found.min() > 0.94
+    assert np.ptp(found, axis=0).max() < 0.03
+    # Both say how often the frame's first point recurs: after the z-score they are one column.
+    paper = extract("A10c", segment)
+    assert np.corrcoef(paper[:, DET], paper[:, LAM])[0, 1] > 0.999
+    others = [i for i in range(6) if i not in (DET, LAM)]
+    np.testing.assert_array_equal(paper[:, others], extract("A10cs", segment)[:, others])
+
+
+def test_the_corrected_determinism_tells_a_tone_from_noise() -> None:
+    segment, tone, noise = tone_then_noise()
+    found = segment.once(recurrence.sound_measures)[:, DET]
+    assert found[tone].min() > 0.95
+    assert np.median(found[noise]) < 0.9
+    sound, paper = extract("A10cs", segment), extract("A10c", segment)
+    assert separation(sound[:, DET], tone, noise) > 0.999
+    assert separation(paper[:, DET], tone, noise) < 0.95
+    assert np.corrcoef(sound[:, DET], sound[:, LAM])[0, 1] < 0.9
+    steady, hiss = Spectrum(SIGNALS["sine 526 Hz"]), Spectrum(SIGNALS["noise"])
+    assert extract("A10c_level", steady)[DET] > extract("A10c_level", hiss)[DET] + 0.08
+    assert extract("A10c_level", steady)[LAM] < extract("A10c_level", hiss)[LAM] - 0.05
+
+
+def test_the_z_scores_mean_is_0_and_the_companion_is_not() -> None:
+    segment = Spectrum(SIGNALS["noise"])
+    for name in ("A10c", "A10cs"):
+        found = extract(name, segment).astype(np.float64)
+        np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-6)
+        changing = found.any(axis=0)
+        np.testing.assert_allclose(found.std(axis=0, ddof=1)[changing], 1, atol=1e-6)
+        assert changing.sum() >= 5  # REC changes by ties alone
+        assert DESCRIPTORS.get(name).pooled == "A10c_level"
+    assert extract("A10c_level", segment).min() > 0.05
+
+
+JIT_OFF = """
+import sys
+import numpy as np
+from pipeline.descriptors import plots, ratios, recurrence
+from pipeline.descriptors.autocorrelation import autocorrelations, energies
+hops = np.load(sys.argv[1])
+energy, points = energies(hops, 8), plots.frame_points(hops, 8)[:2]
+peaks = recurrence.highest(autocorrelations(hops, energy, 482), 6, 480)
+limits = plots.thresholds(points, np.ones(2, bool))
+measures, paper = plots.measures(points, limits)
+np.savez(sys.argv[2], energy=energy, heights=peaks.heights, octaves=peaks.octaves, limits=limits,
+         measures=measures, paper=paper, rates=plots.recurrence_rates(points, limits),
+         near=ratios.activations(peaks.octaves, peaks.octaves, peaks.heights, ratios.SIMPLE))
+"""
+
+
+def test_kernels_without_compilation_give_the_same(tmp_path: Path) -> None:
+    np.save(tmp_path / "in.npy", Spectrum(SIGNALS["clipped"]).hops[:, 50:61])
+    found = []
+    for off in ("0", "1"):
+        command = [sys.executable, "-c", JIT_OFF, str(tmp_path / "in.npy"), str(tmp_path / off)]
+        subprocess.run(
+            command, check=True, timeout=120, env={**os.environ, "NUMBA_DISABLE_JIT": off}
+        )
+        found.append(dict(np.load(tmp_path / f"{off}.npz")))
+    for name in ("limits", "rates", "paper"):  # exact in any order
+        np.testing.assert_array_equal(found[0][name], found[1][name])
+    for name in ("energy", "heights", "octaves", "measures", "near"):
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-9, atol=1e-12)
