@@ -41,7 +41,8 @@ def find_exception(key: str, title: str) -> ExceptionRow | None:
 @functools.cache
 def all_exceptions() -> tuple[ExceptionRow, ...]:
     """The whole table."""
-    rows = csv.DictReader(io.StringIO(TABLE.read_text(encoding="utf-8"), newline=""))
+    _, _, table = TABLE.read_text(encoding="utf-8").partition("\n")  # the first line is a comment
+    rows = csv.DictReader(io.StringIO(table, newline=""))
     return tuple(ExceptionRow(**row) for row in rows)
 
 
