@@ -156,7 +156,7 @@ FIRST = {
     "Makefile": "the commands of the project",
     "pyproject.toml": "packaging, extras, ruff, mypy, import contracts",
     "CONTRIBUTING.md": "adding a descriptor and a mechanism",
-    "compositions.csv": "titles that the rules of composition identity cannot read, each with its reason",
+    "compositions.csv": "titles that the rules of composition identity misread, each with its reason",
 }
 
 

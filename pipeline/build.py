@@ -9,84 +9,37 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
-import platform
 import shutil
-import socket
-import time
-from collections.abc import Callable, Iterator
-from importlib import metadata
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import parts
 from pipeline.base.config import to_plain
 from pipeline.base.console import Console
 from pipeline.base.errors import ConfigError, CorpusError, StoreError
-from pipeline.base.files import FolderLock, sweep_temporaries, write_json
 from pipeline.checks import check_tasks, find_failures, run_check, with_measures
-from pipeline.cluster import Executor, open_executor
+from pipeline.cluster import Executor
 from pipeline.corpora.resolve import Corpus
 from pipeline.describe import describe_tasks, run_describe
 from pipeline.descriptors import DESCRIPTORS, Descriptor
 from pipeline.ingest import ingest_tasks, run_ingest
-from pipeline.parts import parse_part
-from pipeline.plan import Checksum, Failure, Input, fingerprint_inputs, identity_of, make_plan
-from pipeline.quality import QualityLimits
+from pipeline.job import BuildConfig, Job, refuse_foreign, write_build_info
+from pipeline.plan import Failure, Input, fingerprint_inputs, identity_of, make_plan
 from pipeline.refresh import RULES, out_of_date, refresh
 from pipeline.store.reader import Store, read_record
-from pipeline.store.schema import (
-    BUILD_INFO,
-    RECORD,
-    ArrayInfo,
-    Segmentation,
-    audio_layout,
-    descriptor_layout,
-)
+from pipeline.store.schema import RECORD, ArrayInfo, audio_layout, descriptor_layout
 from pipeline.store.writer import JOURNAL, commit, create_array, withdraw, write_table
+
+__all__ = ["BuildConfig", "BuildResult", "add", "build"]
 
 # Many tasks end together; few decode fewer recordings twice, where a task ends within one.
 INGEST_TASKS_PER_WORKER = 3
 CHECK_TASKS_PER_WORKER = 4
 DESCRIBE_TASKS_PER_WORKER = 8
 EXAMINED = ("audio", "ingest", "quality")  # stages whose failures need the samples to be found
-VERSIONS = ("xmodal", "numpy", "scipy", "numba", "soxr", "soundfile", "symusic", "zarr", "pyarrow")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class BuildConfig:
-    """What is built and how; the first group is what a store's identity depends on.
-
-    Attributes
-    ----------
-    segmentation, checksum : see their types
-    descriptors : names, or None for the corpus' default
-    max_failures : recordings that may be unusable before the build refuses
-    quality : when a recording that can be read is unusable all the same
-    workers, cluster : where tasks run; never change a byte
-    part : "i/n" when this is one of n jobs of a queue that share the work (:mod:`pipeline.parts`)
-    """
-
-    segmentation: Segmentation = dataclasses.field(default_factory=Segmentation)
-    checksum: Checksum = "sampled"
-    descriptors: tuple[str, ...] | None = None
-    max_failures: int = 0
-    quality: QualityLimits = dataclasses.field(default_factory=QualityLimits)
-    workers: int = 0
-    cluster: str = "local"
-    part: str | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("max_failures", "workers"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} = {getattr(self, name)}: must not be negative")
-        if self.part is not None:
-            parse_part(self.part)
-            if self.workers or self.cluster != "local":
-                raise ConfigError(f"part = {self.part}: a part has neither workers nor a cluster")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +79,7 @@ def build(
     StoreError
         when another builder holds the folder, or the folder is not a store.
     """
-    job = _Job(config, console, executor)
+    job = Job(config, console, executor)
     names = corpus.descriptors if config.descriptors is None else config.descriptors
     descriptors = choose_descriptors(names)
     inputs = _inputs(corpus, out, config, console)
@@ -135,7 +88,7 @@ def build(
         _refuse_failures(corpus, inputs, config.max_failures)
         identity = identity_of(corpus.recordings, inputs, config.segmentation)
         folder = out / f"{corpus.name}-{identity[:12]}"
-        _refuse_foreign(folder)
+        refuse_foreign(folder)
         with job.hold(folder) as stay:
             _refresh(folder, corpus, job)
             built: list[str] = []
@@ -149,7 +102,7 @@ def build(
                 store, added = _extend(folder, descriptors, job)
                 built = built or added
                 if built:
-                    _write_build_info(folder, corpus, job)
+                    write_build_info(folder, corpus, job)
                 left_out = [i.failure for i in inputs if i.failure]
                 return BuildResult(
                     store=store, built=built, failures=left_out, seconds=job.clock.laps
@@ -165,7 +118,7 @@ def build(
             folder.rmdir()
 
 
-def _extend(folder: Path, descriptors: list[Descriptor], job: _Job) -> tuple[Store, list[str]]:
+def _extend(folder: Path, descriptors: list[Descriptor], job: Job) -> tuple[Store, list[str]]:
     """Add arrays to a committed store from its own audio and notes; the rest is not touched."""
     with job.alone(folder):
         missing = _missing(Store.open(folder), descriptors)
@@ -205,7 +158,7 @@ def add(
 ) -> BuildResult:
     """Add descriptors to a finished store without its corpus."""
     read_record(path)
-    job = _Job(config, console, executor)
+    job = Job(config, console, executor)
     with job.hold(path):
         store, built = _extend(path, choose_descriptors(config.descriptors or ()), job)
     return BuildResult(store=store, built=built, failures=[], seconds=job.clock.laps)
@@ -216,7 +169,7 @@ def _build_new(
     inputs: list[Input],
     folder: Path,
     descriptors: list[Descriptor],
-    job: _Job,
+    job: Job,
 ) -> dict[int, Failure]:
     """Plan, ingest, describe, commit; returns what failed while decoding (then: no commit)."""
     plan = make_plan(corpus.name, corpus.recordings, inputs, corpus.root, job.config.segmentation)
@@ -294,7 +247,7 @@ def _build_new(
     return {}
 
 
-def _refresh(folder: Path, corpus: Corpus, job: _Job) -> None:
+def _refresh(folder: Path, corpus: Corpus, job: Job) -> None:
     """A finished store under the present rules for compositions and measures."""
     names = [r.composition for r in corpus.recordings]
     with job.alone(folder):
@@ -311,7 +264,7 @@ def _refresh(folder: Path, corpus: Corpus, job: _Job) -> None:
 
 
 def _measure(
-    folder: Path, segments: pa.Table, executor: Executor, job: _Job
+    folder: Path, segments: pa.Table, executor: Executor, job: Job
 ) -> dict[int, dict[str, Any]]:
     """Measures by recording, from the store's audio and notes."""
     measures: dict[int, dict[str, Any]] = {}
@@ -396,111 +349,3 @@ def _refuse_failures(corpus: Corpus, inputs: list[Input], allowed: int) -> None:
         f"them, or allow so many with --max-failures {len(failures)}:{shown}{more}",
         kind="failures",
     )
-
-
-def _refuse_foreign(folder: Path) -> None:
-    """Never write into a folder that is neither a store nor a build of ours."""
-    if not folder.exists():
-        return
-    if not folder.is_dir() or not (
-        (folder / RECORD).exists()
-        or (folder / JOURNAL).is_dir()
-        or all(p.name.startswith((".lock", parts.FOLDER)) for p in folder.iterdir())
-    ):
-        raise StoreError(
-            f"{folder} exists and is not a store; move it away, or choose another --out",
-            kind="not-a-store",
-        )
-
-
-def _write_build_info(folder: Path, corpus: Corpus, job: _Job) -> None:
-    versions: dict[str, str | None] = {}
-    for package in VERSIONS:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
-    info = {
-        "root": str(corpus.root.resolve()),
-        "table": str(corpus.table.resolve()),
-        "config": to_plain(job.config),
-        "seconds": job.clock.laps,
-        "host": socket.gethostname(),
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "versions": versions,
-    }
-    write_json(folder / BUILD_INFO, info)
-
-
-class _Job:
-    """What all steps of one build share: settings, output, clock, workers."""
-
-    def __init__(
-        self, config: BuildConfig, console: Console, executor: Executor | None = None
-    ) -> None:
-        self.config, self.console, self._executor = config, console, executor
-        self.clock = _Clock()
-
-    @contextlib.contextmanager
-    def hold(self, folder: Path) -> Iterator[_Stay]:
-        """Keep other builders out of the folder; of a shared build, all but its other parts."""
-        if self.config.part is not None:
-            with parts.Presence(folder) as presence:
-                yield presence
-            return
-        stay = _Alone()
-        with FolderLock(folder):
-            if parts.parts_at_work(folder):
-                raise StoreError(
-                    f"{folder} is being built by parts of a shared build; wait for them, or stop "
-                    "them, then repeat the command",
-                    kind="locked",
-                )
-            sweep_temporaries(folder)
-            yield stay
-            if stay.abandoned:
-                parts.empty(folder)
-            shutil.rmtree(folder / parts.FOLDER, ignore_errors=True)
-
-    def alone(self, folder: Path) -> contextlib.AbstractContextManager[Any]:
-        """For steps that one process takes for all parts."""
-        if self.config.part is None:
-            return contextlib.nullcontext()
-        return FolderLock(folder, patience_s=parts.PATIENCE_S)
-
-    @contextlib.contextmanager
-    def workers(self, folder: Path) -> Iterator[Executor]:
-        """The given executor, or one that lives as long as the block."""
-        if self._executor is not None:
-            yield self._executor
-        elif self.config.part is not None:
-            yield parts.SharedTasks(folder, *parse_part(self.config.part))
-        else:
-            with open_executor(self.config.workers, self.config.cluster) as executor:
-                yield executor
-
-
-class _Stay(Protocol):
-    """Time in a store's folder; ``abandoned`` empties it at the end."""
-
-    abandoned: bool
-
-
-@dataclasses.dataclass
-class _Alone:
-    abandoned: bool = False
-
-
-class _Clock:
-    """Seconds per stage."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name] = round(self.laps.get(name, 0.0) + now - self._last, 3)
-        self._last = now
