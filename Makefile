@@ -27,8 +27,8 @@ train: $(DEMO)  ## Train one run on the newest store: make train [DESCRIPTOR=A4 
 test: $(READY)  ## Quick tests (at most 5 minutes on 2 cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not full and not gpu"
 
-test-all: $(READY)  ## Everything: faults, kills, real recordings (at most 15 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+test-all: test  ## Everything: then faults, kills, real recordings (at most 15 minutes in all)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "full or gpu" --durations 15
 
 lint: $(READY)  ## Style, types, spelling, import contracts
 	$(BIN)/ruff check .
