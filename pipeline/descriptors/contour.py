@@ -29,7 +29,7 @@ class D5(MidiDescriptor):
 
     name = "D5"
     version = 1
-    cost = 0.0045
+    cost = 0.0044
     axis = "frame"
     width = 3
     units = "octaves, 0 or 1, octaves per second"

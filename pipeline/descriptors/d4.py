@@ -28,7 +28,7 @@ class D4(MidiDescriptor):
 
     name = "D4"
     version = 1
-    cost = 0.0021
+    cost = 0.0014
     axis = "note"
     width = 4
     units = "intervals of 24 semitones"
@@ -51,7 +51,7 @@ class D4s(MidiDescriptor):
 
     name = "D4s"
     version = 1
-    cost = 0.0027
+    cost = 0.0013
     axis = "note"
     width = 2
     units = "intervals of 24 semitones"

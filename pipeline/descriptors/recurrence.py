@@ -116,7 +116,7 @@ class A10b(_Periods):
 
     name = "A10b"
     version = 1
-    cost = 6.3
+    cost = 6.2
     width = 12
     summary = "ratios of the 8 highest recurrence-rate peaks, by nearness to 12 simple ratios"
 
@@ -145,7 +145,7 @@ class A10d(_Periods):
 
     name = "A10d"
     version = 1
-    cost = 4.6
+    cost = 3.9
     width = 32
     summary = "ratios of the 8 highest autocorrelation peaks, in 32 even steps of an octave"
 
@@ -160,7 +160,7 @@ class A10e(_Periods):
 
     name = "A10e"
     version = 1
-    cost = 6.6
+    cost = 6.2
     width = 32
     summary = "ratios of the 8 highest recurrence-rate peaks, in 32 even steps of an octave"
 
@@ -175,7 +175,7 @@ class A10cs(_Measures):
 
     name = "A10cs"
     version = 1
-    cost = 12.0
+    cost = 10.0
     summary = "A10c with DET and LAM as shares of points on diagonal and on vertical lines"
 
     def extract(self, segment: Spectrum) -> FloatArray:
