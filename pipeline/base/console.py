@@ -106,6 +106,9 @@ def run_command(console: Console, action: Callable[[], Any]) -> None:
         if os.environ.get("XMODAL_DEBUG"):
             raise
         _leave(console, error.kind, str(error), error.exit_code, error.details)
+    except BrokenPipeError:  # whoever read our output has read enough: `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the last flush would complain
+        raise SystemExit(EXIT_FAILURE) from None
     except OSError as error:  # a full disk, a read-only folder: the system's word and the file
         if os.environ.get("XMODAL_DEBUG"):
             raise

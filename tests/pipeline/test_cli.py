@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from makers import features, features_here
+from makers import FEATURES, features, features_here
 
 from pipeline.cli import app
 from pipeline.descriptors import DESCRIPTORS
@@ -217,3 +218,15 @@ def test_a_root_elsewhere(own_corpus: Path, tiny_store: Store, tmp_path: Path) -
         *("--workers", 0, "--descriptors", "D4", "--json"),
     )
     assert Path(json.loads(found.stdout)["store"]).name == tiny_store.path.name
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    """``xmodal-features list | head -1``."""
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [*FEATURES, "list"], stdout=writer, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writer)
+    os.close(reader)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 1
