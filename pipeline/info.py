@@ -155,7 +155,8 @@ def describe_registry() -> tuple[list[dict[str, Any]], str]:
     ]
     text = "\n".join(
         f"{d['name']:<10} {d['side']:<6} {d['shape']:<12} {d['bytes_per_segment']:>7} B "
-        f"{'-' if d['cost_ms'] is None else format(d['cost_ms'], 'g'):>6} ms  {d['summary']}"
+        f"{'-' if d['cost_ms'] is None else format(d['cost_ms'], 'g'):>6} ms  {d['summary']}; "
+        f"{d['units']}"
         for d in data
     )
     return data, text

@@ -47,7 +47,7 @@ _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|^/|^[A-Za-z]:")
 _FLAGS_ENCRYPTED = 0x1 | 0x40 | 0x2000  # a password, strong encryption, a masked directory
 _TROUBLE = (
     zipfile.BadZipFile,
-    NotImplementedError,
+    RuntimeError,  # zipfile's word for a password, or for a compression that it cannot read
     ValueError,
     OverflowError,
     EOFError,

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import oracles
 import pytest
 from makers import build_quietly, corpus_of
+from oracles_by_name import NOTES, SOUND
 
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.spectral import Spectrum
@@ -16,43 +16,10 @@ from pipeline.store import Store
 
 EVERY = 120  # segments of the store that are compared
 
-SOUND = {
-    "mel": oracles.mel,
-    "A4": oracles.a4,
-    "A4_level": lambda s: oracles.a4_levels(s).mean(axis=0),
-    "A7": lambda s: oracles.shares(oracles.bin_activations(s)),
-    "A7s": lambda s: oracles.shares(oracles.peak_activations(s)),
-    "A8": lambda s: gated(s, before=True),
-    "A8s": lambda s: gated(s, before=False),
-    "A9": lambda s: rare(oracles.bin_activations(s), shared=False),
-    "A9s": lambda s: rare(oracles.peak_activations(s), shared=True),
-}
-NOTES = {
-    "D1": lambda n: oracles.pair_histograms(n)[:, 2],
-    "D2": lambda n: oracles.pair_histograms(n).reshape(-1),
-    "D3": oracles.d3,
-    "D4": lambda n: oracles.d4(n.pitch.tolist()),
-    "D4s": lambda n: oracles.d4(n.pitch.tolist())[:, :2],
-    "D5": oracles.d5,
-}
-
-
-def gated(samples: np.ndarray, *, before: bool) -> np.ndarray:
-    chroma, gate = oracles.chroma_and_gate(samples)
-    if before:
-        return oracles.shares(chroma * gate[:, None])
-    return oracles.shares(chroma) * gate[:, None]
-
-
-def rare(raw: np.ndarray, *, shared: bool) -> np.ndarray:
-    idf = oracles.rarity((oracles.shares(raw) if shared else raw) > 0.05)
-    return oracles.shares(raw * idf)
-
 
 def test_none_is_forgotten() -> None:
-    """The A10 family has its own (test_recurrence.py)."""
     known = {n for n, d in DESCRIPTORS.items() if type(d).__module__.startswith("pipeline.")}
-    assert set(SOUND) | set(NOTES) == {n for n in known if not n.startswith("A10")}
+    assert set(SOUND) | set(NOTES) == known
 
 
 @pytest.fixture(scope="module")
