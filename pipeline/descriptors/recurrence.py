@@ -57,6 +57,8 @@ What the source leaves open, and is chosen here:
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -73,134 +75,6 @@ SHORTEST_LAG, LONGEST_LAG = SAMPLE_RATE // 4000, SAMPLE_RATE // 50
 GATE, STD_FLOOR = 1e-10, 1e-8
 GRID = 2.0**30
 MEASURES = ("REC", "DET", "LAM", "Lmean", "ENTR", "TT")
-
-
-class _Periods(AudioDescriptor):
-    """Ratios between periods."""
-
-    axis = "frame"
-    units = "share of the frame"
-
-
-class _Measures(AudioDescriptor):
-    """Measures of the recurrence plot."""
-
-    axis = "frame"
-    width = 6
-    units = "standard deviations"
-    pooled = "A10c_level"
-
-    def labels(self) -> tuple[str, ...]:
-        """The measures."""
-        return MEASURES
-
-
-@register
-class A10a(_Periods):
-    """Simple ratios between periods of the autocorrelation."""
-
-    name = "A10a"
-    version = 1
-    cost = 3.9
-    width = 12
-    summary = "ratios of the 8 highest autocorrelation peaks, by nearness to 12 simple ratios"
-
-    def extract(self, segment: Spectrum) -> FloatArray:
-        """float32 [188, 12] from one segment's frames."""
-        return _ratios(segment, segment.once(autocorrelation_peaks), SIMPLE)
-
-
-@register
-class A10b(_Periods):
-    """Simple ratios between periods of the recurrence plot."""
-
-    name = "A10b"
-    version = 1
-    cost = 6.2
-    width = 12
-    summary = "ratios of the 8 highest recurrence-rate peaks, by nearness to 12 simple ratios"
-
-    def extract(self, segment: Spectrum) -> FloatArray:
-        """float32 [188, 12] from one segment's frames."""
-        return _ratios(segment, segment.once(recurrence_peaks), SIMPLE)
-
-
-@register
-class A10c(_Measures):
-    """Recurrence quantification as the paper has it."""
-
-    name = "A10c"
-    version = 1
-    cost = 10.0
-    summary = "six measures of the recurrence plot, z-scored; DET and LAM near 1 by a mistake"
-
-    def extract(self, segment: Spectrum) -> FloatArray:
-        """float32 [188, 6] from one segment's frames."""
-        return _standardised(segment, segment.once(paper_measures))
-
-
-@register
-class A10d(_Periods):
-    """Ratios between periods of the autocorrelation, anywhere in the octave."""
-
-    name = "A10d"
-    version = 1
-    cost = 3.9
-    width = 32
-    summary = "ratios of the 8 highest autocorrelation peaks, in 32 even steps of an octave"
-
-    def extract(self, segment: Spectrum) -> FloatArray:
-        """float32 [188, 32] from one segment's frames."""
-        return _ratios(segment, segment.once(autocorrelation_peaks), EVEN)
-
-
-@register
-class A10e(_Periods):
-    """Ratios between periods of the recurrence plot, anywhere in the octave."""
-
-    name = "A10e"
-    version = 1
-    cost = 6.2
-    width = 32
-    summary = "ratios of the 8 highest recurrence-rate peaks, in 32 even steps of an octave"
-
-    def extract(self, segment: Spectrum) -> FloatArray:
-        """float32 [188, 32] from one segment's frames."""
-        return _ratios(segment, segment.once(recurrence_peaks), EVEN)
-
-
-@register
-class A10cs(_Measures):
-    """Recurrence quantification with determinism and laminarity that work."""
-
-    name = "A10cs"
-    version = 1
-    cost = 10.0
-    summary = "A10c with DET and LAM as shares of points on diagonal and on vertical lines"
-
-    def extract(self, segment: Spectrum) -> FloatArray:
-        """float32 [188, 6] from one segment's frames."""
-        return _standardised(segment, segment.once(sound_measures))
-
-
-@register
-class A10cLevel(AudioDescriptor):
-    """Recurrence quantification: what the z-score leaves out."""
-
-    name = "A10c_level"
-    version = 1
-    cost = 11.0
-    axis = "segment"
-    width = 6
-    units = "shares, points, nats, points"
-    summary = (
-        "means of A10cs' measures: stands for A10c, A10cs where one vector a segment is wanted"
-    )
-
-    def extract(self, segment: Spectrum) -> FloatArray:
-        """float32 [6] from one segment's frames."""
-        total = segment.once(sound_measures).sum(axis=0)
-        return (total / max(1, int(segment.once(sounding).sum()))).astype(np.float32)
 
 
 def frame_energies(segment: Spectrum) -> DoubleArray:
@@ -251,15 +125,135 @@ def _measures(segment: Spectrum) -> tuple[DoubleArray, DoubleArray]:
     return plots.measures(segment.once(_points), segment.once(_limits))
 
 
-def _ratios(segment: Spectrum, peaks: Peaks, centres: DoubleArray) -> FloatArray:
-    raw = activations(peaks.octaves, peaks.octaves, peaks.heights, centres)
-    raw[~segment.once(sounding)] = 0.0
-    return shares(raw).astype(np.float32)
+class _Periods(AudioDescriptor):
+    """Ratios between periods: whence the periods, and to which centres."""
+
+    axis = "frame"
+    units = "share of the frame"
+    peaks: ClassVar[staticmethod[[Spectrum], Peaks]]
+    centres: ClassVar[DoubleArray]
+
+    def extract(self, segment: Spectrum) -> FloatArray:
+        """float32 [188, 12 or 32] from one segment's frames."""
+        peaks = segment.once(self.peaks)
+        raw = activations(peaks.octaves, peaks.octaves, peaks.heights, self.centres)
+        raw[~segment.once(sounding)] = 0.0
+        return shares(raw).astype(np.float32)
 
 
-def _standardised(segment: Spectrum, values: DoubleArray) -> FloatArray:
-    moved = values - values[0]  # a column that never changes gives exact zeros
-    moved -= moved.mean(axis=0)
-    scored = moved / np.maximum(moved.std(axis=0, ddof=1), STD_FLOOR)
-    scored[~segment.once(sounding)] = 0.0
-    return scored.astype(np.float32)
+class _Measures(AudioDescriptor):
+    """Measures of the recurrence plot."""
+
+    axis = "frame"
+    width = 6
+    units = "standard deviations"
+    pooled = "A10c_level"
+
+    measures: ClassVar[staticmethod[[Spectrum], DoubleArray]]
+
+    def labels(self) -> tuple[str, ...]:
+        """The measures."""
+        return MEASURES
+
+    def extract(self, segment: Spectrum) -> FloatArray:
+        """float32 [188, 6] from one segment's frames."""
+        values = segment.once(self.measures)
+        moved = values - values[0]  # a column that never changes gives exact zeros
+        moved -= moved.mean(axis=0)
+        scored = moved / np.maximum(moved.std(axis=0, ddof=1), STD_FLOOR)
+        scored[~segment.once(sounding)] = 0.0
+        return scored.astype(np.float32)
+
+
+@register
+class A10a(_Periods):
+    """Simple ratios between periods of the autocorrelation."""
+
+    name = "A10a"
+    version = 1
+    cost = 3.9
+    width = 12
+    summary = "ratios of the 8 highest autocorrelation peaks, by nearness to 12 simple ratios"
+    peaks = staticmethod(autocorrelation_peaks)
+    centres = SIMPLE
+
+
+@register
+class A10b(_Periods):
+    """Simple ratios between periods of the recurrence plot."""
+
+    name = "A10b"
+    version = 1
+    cost = 6.2
+    width = 12
+    summary = "ratios of the 8 highest recurrence-rate peaks, by nearness to 12 simple ratios"
+    peaks = staticmethod(recurrence_peaks)
+    centres = SIMPLE
+
+
+@register
+class A10c(_Measures):
+    """Recurrence quantification as the paper has it."""
+
+    name = "A10c"
+    version = 1
+    cost = 10.0
+    summary = "six measures of the recurrence plot, z-scored; DET and LAM near 1 by a mistake"
+    measures = staticmethod(paper_measures)
+
+
+@register
+class A10d(_Periods):
+    """Ratios between periods of the autocorrelation, anywhere in the octave."""
+
+    name = "A10d"
+    version = 1
+    cost = 3.9
+    width = 32
+    summary = "ratios of the 8 highest autocorrelation peaks, in 32 even steps of an octave"
+    peaks = staticmethod(autocorrelation_peaks)
+    centres = EVEN
+
+
+@register
+class A10e(_Periods):
+    """Ratios between periods of the recurrence plot, anywhere in the octave."""
+
+    name = "A10e"
+    version = 1
+    cost = 6.2
+    width = 32
+    summary = "ratios of the 8 highest recurrence-rate peaks, in 32 even steps of an octave"
+    peaks = staticmethod(recurrence_peaks)
+    centres = EVEN
+
+
+@register
+class A10cs(_Measures):
+    """Recurrence quantification with determinism and laminarity that work."""
+
+    name = "A10cs"
+    version = 1
+    cost = 10.0
+    summary = "A10c with DET and LAM as shares of points on diagonal and on vertical lines"
+    measures = staticmethod(sound_measures)
+
+
+@register
+class A10cLevel(AudioDescriptor):
+    """Recurrence quantification: what the z-score leaves out."""
+
+    name = "A10c_level"
+    version = 1
+    cost = 11.0
+    axis = "segment"
+    width = 6
+    units = "shares, points, nats, points"
+    summary = (
+        "means of A10cs' measures: stands for A10c, A10cs where one vector a segment is wanted"
+    )
+
+    def extract(self, segment: Spectrum) -> FloatArray:
+        """float32 [6] from one segment's frames."""
+        total = segment.once(sound_measures).sum(axis=0)
+        return (total / max(1, int(segment.once(sounding).sum()))).astype(np.float32)
