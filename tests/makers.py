@@ -6,6 +6,7 @@ import contextlib
 import csv
 import dataclasses
 import io
+import json
 import os
 import subprocess
 import sys
@@ -194,6 +195,12 @@ def contents(store: Path) -> dict[str, bytes]:
         for p in sorted(store.rglob("*"))
         if p.is_file() and p.name not in records
     }
+
+
+def same_store(a: Path, b: Path) -> bool:
+    """Equal tables, arrays and lists of files."""
+    records = [json.loads((p / "store.json").read_text()) for p in (a, b)]
+    return contents(a) == contents(b) and records[0]["files"] == records[1]["files"]
 
 
 def smf(*tracks: bytes, kind: int = 1, division: int = 480, promised: int | None = None) -> bytes:

@@ -135,7 +135,7 @@ def test_list_shows_the_registry() -> None:
         assert line.split()[0] == d["name"]
         assert f" {d['bytes_per_segment']} B " in line
         assert f" {d['cost_ms']:g} ms " in line
-        assert line.endswith(d["summary"])
+        assert line.endswith(f"  {d['summary']}; {d['units']}")
 
 
 ERRORS = {
