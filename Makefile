@@ -38,7 +38,7 @@ lint: $(READY)  ## Style, types, spelling, import contracts
 	$(BIN)/lint-imports
 
 bench: $(READY)  ## Measure, write benchmarks/results/*.json and the tables (30 minutes; nothing else running)
-	for name in features descriptors midi scale train quality agreement; do \
+	for name in features descriptors midi scale memory train quality agreement; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.tables
