@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 DESCRIPTORS_PAGE = ROOT / "docs/descriptors.md"
 QUALITY_PAGE = ROOT / "docs/quality.md"
-PAGES = (README, DESCRIPTORS_PAGE, QUALITY_PAGE)
+CLUSTERS_PAGE = ROOT / "docs/clusters.md"
+PAGES = (README, DESCRIPTORS_PAGE, QUALITY_PAGE, CLUSTERS_PAGE)
 CORPORA = {"demo": "demo (rendered)", "maps": "real recordings (MAPS)"}
 
 
@@ -224,6 +225,21 @@ def quality() -> str:
     return "\n".join(lines)
 
 
+def memory() -> str:
+    """What a job was seen to hold, and ingest of a short and a long recording."""
+    data = load("memory")
+    job, peaks = data["job"], data["job"]["peak_mib"]
+    short, long = data["one_minute"]["peak_mib"], data["three_hours"]["peak_mib"]
+    return (
+        f"Measured at MAESTRO's size ({job['segments']:,} segments, {job['note_rows']:,} note rows, "
+        f"files of {job['audio_shard_mib']} MiB of audio, all {job['descriptors']} descriptors): a "
+        f"job holds {peaks['plan']} MiB once it has made the plan, {peaks['ingest']} MiB with ingest and "
+        f"{max(peaks.values())} MiB at its peak, in describe. Ingest alone holds {short} MiB for a "
+        f"recording of one minute and {long} MiB for one of three hours. {machine(data)}; "
+        "`python -m benchmarks.memory`."
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "scores": scores,
     "budgets": budgets,
@@ -232,6 +248,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "descriptors": descriptors,
     "example": example,
     "quality": quality,
+    "memory": memory,
 }
 
 

@@ -133,6 +133,23 @@ def test_the_readmes_commands_give_a_score_on_unseen_compositions(tmp_path: Path
     assert "nothing to do" in again.stdout
 
 
+def test_the_array_script_asks_for_its_memory_and_sets_no_shell_options() -> None:
+    """``--mem=0`` is a whole node; ``set -u`` and ``pipefail`` end in what a system's profile does."""
+    script = (ROOT / "docs/examples/build-array.sbatch").read_text(encoding="utf-8")
+    assert re.findall(r"^#SBATCH --mem=(.*)$", script, re.MULTILINE) == ["2G"]
+    assert not re.search(r"^\s*(set|shopt) ", script, re.MULTILINE)
+
+
+def test_the_sizes_of_a_store_are_the_measured_ones() -> None:
+    text = (ROOT / "docs/known-issues.md").read_text(encoding="utf-8")
+    (line,) = [row for row in text.splitlines() if row.startswith("| T8 |")]
+    results = ROOT / "benchmarks/results"
+    usual = json.loads((results / "scale.json").read_text())["store"]["bytes_of_arrays"]
+    every = json.loads((results / "memory.json").read_text())["job"]["bytes_of_arrays"]
+    assert f"{usual / 1e9:.1f} GB" in line
+    assert f"{every / 1e9:.0f} GB" in line
+
+
 def test_every_known_issue_is_answered_by_something_that_exists() -> None:
     """Twenty-five lost runs and twenty-two tool defects; every test that is named is there."""
     text = (ROOT / "docs" / "known-issues.md").read_text(encoding="utf-8")

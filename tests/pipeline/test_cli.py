@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -218,6 +219,23 @@ def test_a_root_elsewhere(own_corpus: Path, tiny_store: Store, tmp_path: Path) -
         *("--workers", 0, "--descriptors", "D4", "--json"),
     )
     assert Path(json.loads(found.stdout)["store"]).name == tiny_store.path.name
+
+
+def test_a_log_can_be_read_while_the_build_runs(long_corpus: Path, tmp_path: Path) -> None:
+    """As a queue keeps it: a file, and nobody asked Python not to buffer."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    command = [*FEATURES, "build", "--corpus", long_corpus, "--out", tmp_path, "--workers", "0"]
+    log, give_up = tmp_path / "log", time.monotonic() + 60
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*map(str, command)], stdout=file, stderr=subprocess.STDOUT, env=environment
+        )
+    while "plan: 6 recordings" not in log.read_text():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+    assert process.poll() is None  # it has six minutes of sound to read yet
+    process.kill()
+    process.wait()
 
 
 def test_a_reader_that_has_read_enough_is_no_error() -> None:

@@ -76,6 +76,16 @@ def test_notes_are_padded_to_few_lengths_or_to_the_longest(store):
         assert widths <= allowed
 
 
+def test_what_does_not_fit_the_device_stays_on_the_host(store, monkeypatch):
+    resident = ResidentStore(store, "train", ["A4"])
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
+    free = 2 * resident.nbytes  # half of it must hold everything, and a byte more
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
+    resident = ResidentStore(store, "train", ["A4"], "cuda")
+    assert resident._home.type == "cpu"
+    assert {t.device.type for t in resident._tensors().values()} == {"cpu"}
+
+
 def test_missing_array_and_empty_split_are_said(store):
     with pytest.raises(StoreError, match="A9"):
         ResidentStore(store, "train", ["A9"])

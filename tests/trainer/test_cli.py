@@ -16,8 +16,10 @@ from makers import Spec, build_quietly, corpus_of, make_corpus
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from pipeline.base.console import Console
 from pipeline.store import Store
 from trainer.cli import evaluate_app, train_app
+from trainer.commands import _reporter
 
 TRAIN_FLAGS = {
     "--store", "--out", "--descriptor", "--mechanism", "--arm", "--preset", "--size", "--schedule",
@@ -131,6 +133,7 @@ def test_a_run_leaves_the_documented_files_and_scores(
     steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [s["step"] for s in steps if "loss" in s] == [1, 2, 3, 4, 5, 6]
     assert (folder / "model.safetensors").exists()
+    assert record["performance"]["segments_per_s"] > 0
     for protocol, score, floor in zip(
         ("paper", "strict"), told["scores"], told["floor"], strict=True
     ):
@@ -142,6 +145,13 @@ def test_a_run_leaves_the_documented_files_and_scores(
         assert score["store"] == store.name
     # The test split is never scored by training.
     assert not list((folder / "evaluation").glob("*-test.json"))
+
+
+def test_the_speed_is_told_with_every_step() -> None:
+    notes: list[str] = []
+    report = _reporter(Console(), lambda done, note: notes.append(note))
+    report({"event": "step", "step": 1, "loss": 2.5, "segments_per_s": 12.4})
+    assert notes == ["loss 2.500, 12 segments/s"]
 
 
 def test_a_finished_run_is_recognised(trained: tuple[Path, dict[str, Any]], store: Store) -> None:

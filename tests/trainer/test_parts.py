@@ -18,6 +18,7 @@ from trainer import run as run_module
 from trainer.batch import Tokens, frame_times
 from trainer.config import HeadConfig, RunConfig, signature
 from trainer.devices import pick_device
+from trainer.embed import embed_split
 from trainer.encoders.frontends import MelConvolution, MelOptions
 from trainer.encoders.heads import ProjectionHead
 from trainer.encoders.pooling import MeanOptions, MeanPool, SlotPool, SlotsOptions
@@ -85,10 +86,20 @@ def test_frames_are_interpolated_up_and_averaged_down():
     np.testing.assert_allclose(up[0, :, 1], expected, atol=1e-4)
 
 
+def every_field(value: Any, plain: Any) -> None:
+    """What is hashed names every field, at every depth."""
+    if dataclasses.is_dataclass(value):
+        names = [f.name for f in dataclasses.fields(value)]
+        assert sorted(plain) == sorted(names)
+        for name in names:
+            every_field(getattr(value, name), plain[name])
+
+
 def test_the_signature_covers_every_field_and_what_is_read():
     config = run_config("sound", "a4")
     reads = {"store": "s", "A4": "f"}
     base = signature(config, reads)
+    every_field(config, to_plain(config))
     assert signature(from_plain(RunConfig, json.loads(json.dumps(to_plain(config)))), reads) == base
     changed = [
         signature(dataclasses.replace(config, seed=1), reads),
@@ -148,6 +159,21 @@ def test_a_run_is_trained_found_again_and_loaded_strictly(request_of):
     other = dataclasses.replace(run, config=run_config("sound", "d0", **TINY))
     with pytest.raises(RunError, match=r"the model lacks mechanisms\.A4-concat"):
         other.load_model()
+
+
+def test_an_evaluation_embeds_the_split_once_and_only_when_due(request_of, monkeypatch):
+    seen = []
+
+    def counted(model, resident):
+        seen.append(resident.split)
+        return embed_split(model, resident)
+
+    monkeypatch.setattr(run_module, "embed_split", counted)
+    budget = {"budget": {**TINY["budget"], "epochs": 4}}
+    config = run_config("sound", "d0", **TINY | budget)
+    evaluation = dataclasses.replace(config.evaluation, first=1, every=3)
+    train(request_of(config=dataclasses.replace(config, evaluation=evaluation)), score)
+    assert seen == ["validation"] * 2  # after epochs 1 and 4
 
 
 def test_a_failed_run_says_so_and_overwrite_starts_anew(request_of):

@@ -1,0 +1,199 @@
+"""What ``pip install xmodal`` and its extras bring is enough: nothing of ``dev`` is leant on.
+
+The requirements are followed from pyproject.toml through the metadata of what is installed. Commands
+then run in processes to which every other package does not exist, and which reach no network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from makers import Spec, build_quietly, corpus_of, make_corpus
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from pipeline.store import Store
+
+ROOT = Path(__file__).parent.parent
+
+# Python imports this file at its start, in worker processes too.
+SITECUSTOMIZE = """
+import json, os, socket, sys
+
+absent = frozenset(json.loads(os.environ["ABSENT"]))
+
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            return None
+        return self.finder.find_spec(name, path, target)
+
+def no_network(event, arguments):
+    if event != "socket.connect" or arguments[0].type != socket.SOCK_STREAM:
+        return
+    address = arguments[1]
+    if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+        print("NETWORK", address, file=sys.stderr, flush=True)
+        os._exit(99)
+
+sys.meta_path[:] = [Without(f) if hasattr(f, "find_spec") else f for f in sys.meta_path]
+sys.addaudithook(no_network)
+"""
+
+
+def own_requirements(extra: str) -> list[str]:
+    """Of this project, as pyproject.toml has them."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["optional-dependencies"][extra] if extra else project["dependencies"]
+
+
+def closure(extra: str) -> set[str]:
+    """Canonical names of everything that ``pip install xmodal[extra]`` brings here."""
+    found: set[tuple[str, str]] = set()
+    open_ = [("xmodal", ""), ("xmodal", extra)]
+    while open_:
+        name, wanted = open_.pop()
+        if (name, wanted) in found:
+            continue
+        found.add((name, wanted))
+        own = name == "xmodal"
+        listed = own_requirements(wanted) if own else metadata.requires(name) or []
+        for requirement in map(Requirement, listed):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": wanted}):
+                each = canonicalize_name(requirement.name)
+                open_ += [(each, e) for e in ("", *requirement.extras)]
+    return {name for name, _ in found}
+
+
+def absent(extra: str) -> list[str]:
+    """Top-level modules that are installed here and would not be."""
+    there = closure(extra)
+    return sorted(
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if not there & set(map(canonicalize_name, owners))
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path):
+    """``run(extra, code, *arguments)``: in such a process."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(SITECUSTOMIZE)
+
+    def go(extra: str, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        env = {
+            **os.environ,
+            "PYTHONPATH": f"{tmp_path / 'site'}{os.pathsep}{ROOT}",
+            "ABSENT": json.dumps(absent(extra)),
+        }
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            capture_output=True, text=True, env=env, cwd=tmp_path, check=False,
+        )  # fmt: skip
+
+    return go
+
+
+def ok(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+FEATURES = "from pipeline.cli import main; main()"
+TRAIN = "from trainer.cli import train_main; train_main()"
+EVALUATE = "from trainer.cli import evaluate_main; evaluate_main()"
+SMALL = ("--size", "tiny", "--epochs", 1, "--batches-per-epoch", 2, "--batch-size", 4,
+         "--pool-size", 8)  # fmt: skip
+
+
+def test_what_is_absent_does_not_exist_and_no_connection_is_made(run) -> None:
+    assert {"pytest", "librosa", "matplotlib", "numba"} <= set(absent(""))
+    assert {"pytest", "matplotlib", "music21"} <= set(absent("features"))
+    assert "music21" not in absent("demo")
+    code = "import importlib.util as u; print(u.find_spec('pytest'), u.find_spec('numpy'))"
+    found = ok(run("", code))
+    assert found.startswith("None ModuleSpec(name='numpy'")
+    assert "ModuleNotFoundError" in run("demo", "import hypothesis").stderr
+    code = "import socket; socket.create_connection(('192.0.2.1', 80), 1)"
+    assert run("demo", code).returncode == 99
+
+
+@pytest.mark.full
+def test_the_base_trains_and_scores_a_store(run, tmp_path: Path) -> None:
+    specs = tuple(
+        Spec(f"{split}-{i}", seconds=24.0, split=split, title=f"{split}, BWV {n}{i}")
+        for n, split in enumerate(("train", "validation"), 1)
+        for i in range(2)
+    )
+    store = build_quietly(corpus_of(make_corpus(tmp_path / "corpus", specs)), tmp_path / "s").store
+    code = "import sys, xmodal; print(len(xmodal.open_store(sys.argv[1]).segments))"
+    assert ok(run("", code, store.path)) == f"{len(store.segments)}\n"
+    assert "--descriptor" in ok(run("", TRAIN, "--help"))
+    for command in ("info", "verify", "stage"):
+        target = [tmp_path / "local"] if command == "stage" else []
+        ok(run("", FEATURES, command, store.path, *target))
+    ok(run("", FEATURES, "list"))
+    given = ("--descriptor", "A4", "--mechanism", "reverse_xattn", "--store", store.path)
+    told = json.loads(ok(run("", TRAIN, *given, "--out", tmp_path, *SMALL, "--json")))
+    assert [s["protocol"] for s in told["scores"]] == ["paper", "strict"]
+    assert "scores" in json.loads(ok(run("", EVALUATE, told["run"], "--pool-size", 8, "--json")))
+
+
+@pytest.mark.full
+def test_what_needs_an_extra_names_it_in_one_line(run, own_corpus: Path, tmp_path: Path) -> None:
+    build = ("build", "--corpus", own_corpus, "--out", tmp_path / "out", "--workers", 0)
+    done = run("", FEATURES, *build)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "pip install 'xmodal[features]'" in done.stderr
+    demo = ("build", "--corpus", "demo", "--out", tmp_path / "out", "--workers", 0)
+    done = run("features", FEATURES, *demo)
+    assert done.returncode == 1
+    assert "pip install 'xmodal[demo]'" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.full
+def test_the_extra_features_builds_checks_and_reports(
+    run, own_corpus: Path, tiny_store: Store, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    build = ("build", "--corpus", own_corpus, "--out", out, "--descriptors", "all", "--workers", 2)
+    ok(run("features", FEATURES, *build))
+    store = out / tiny_store.path.name
+    ok(run("features", FEATURES, "report", store))
+    ok(run("features", FEATURES, "check-corpus", "--corpus", own_corpus, "--level", "midi"))
+    ok(run("features", FEATURES, "make-csv", own_corpus.parent, "--out", tmp_path / "t.csv"))
+    ok(run("features", FEATURES, "compositions", "--corpus", own_corpus))
+    scored = ("--baseline", "flux", "--store", store, "--pool-size", 4)
+    ok(run("features", EVALUATE, *scored))
+
+
+@pytest.mark.full
+def test_the_extra_demo_makes_a_corpus(run, tmp_path: Path) -> None:
+    code = (
+        "import dataclasses, pathlib, sys\n"
+        "from pipeline.corpora.demo import make_demo\n"
+        "from pipeline.corpora.demo_table import RECORDINGS\n"
+        "def short(r):\n"
+        "    score = dataclasses.replace(r.score, spans=((0.0, 24.0),))\n"
+        "    return dataclasses.replace(r, score=score)\n"
+        "wanted = [r for r in RECORDINGS if r.key in ('mozart-545-brisk', 'mozart-545-singing')]\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "print(make_demo(folder, workers=0, recordings=tuple(map(short, wanted))))\n"
+    )
+    table = ok(run("demo", code, tmp_path / "demo")).strip()
+    build = ("build", "--corpus", table, "--out", tmp_path / "out", "--workers", 0)
+    ok(run("demo", FEATURES, *build))
