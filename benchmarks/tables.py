@@ -229,14 +229,14 @@ def memory() -> str:
     """What a job was seen to hold, and ingest of a short and a long recording."""
     data = load("memory")
     job, peaks = data["job"], data["job"]["peak_mib"]
+    plan, ingest, most = peaks["plan"], peaks["ingest"], max(peaks.values())
     short, long = data["one_minute"]["peak_mib"], data["three_hours"]["peak_mib"]
     return (
         f"Measured at MAESTRO's size ({job['segments']:,} segments, {job['note_rows']:,} note rows, "
         f"files of {job['audio_shard_mib']} MiB of audio, all {job['descriptors']} descriptors): a "
-        f"job holds {peaks['plan']} MiB once it has made the plan, {peaks['ingest']} MiB with ingest and "
-        f"{max(peaks.values())} MiB at its peak, in describe. Ingest alone holds {short} MiB for a "
-        f"recording of one minute and {long} MiB for one of three hours. {machine(data)}; "
-        "`python -m benchmarks.memory`."
+        f"job holds {plan} MiB once it has made the plan, {ingest} MiB with ingest and {most} MiB at "
+        f"its peak, in describe. Ingest alone holds {short} MiB for a recording of one minute and "
+        f"{long} MiB for one of three hours. {machine(data)}; `python -m benchmarks.memory`."
     )
 
 
