@@ -174,10 +174,11 @@ def test_the_extra_features_builds_checks_and_reports(
     ok(run("features", FEATURES, *build))
     store = out / tiny_store.path.name
     ok(run("features", FEATURES, "report", store))
-    ok(run("features", FEATURES, "check-corpus", "--corpus", own_corpus, "--level", "midi"))
+    check = ("check-corpus", "--corpus", own_corpus, "--level", "full")
+    ok(run("features", FEATURES, *check, "--write-manifest", tmp_path / "sums.csv"))
     ok(run("features", FEATURES, "make-csv", own_corpus.parent, "--out", tmp_path / "t.csv"))
     ok(run("features", FEATURES, "compositions", "--corpus", own_corpus))
-    scored = ("--baseline", "flux", "--store", store, "--pool-size", 4)
+    scored = ("--baseline", "flux", "--protocol", "paper", "--store", store, "--pool-size", 4)
     ok(run("features", EVALUATE, *scored))
 
 
