@@ -62,52 +62,6 @@ def shares(values: np.ndarray) -> np.ndarray:
     return values / np.maximum(values.sum(axis=-1, keepdims=True), 1e-8)
 
 
-def activations(partials: list[tuple[float, float]], floor: float) -> np.ndarray:
-    """R of one frame's partials (frequency, magnitude), in order of frequency: [12]."""
-    out = np.zeros(12)
-    for (f1, m1), (f2, m2) in itertools.combinations(partials, 2):
-        rho = math.log2(f2 / (f1 + 1e-8)) % 1
-        for c, ratio in enumerate(JUST):
-            d = abs(rho - math.log2(ratio))
-            d = min(d, 1 - d)
-            out[c] += math.sqrt(m1 * m2 + floor) * math.exp(-0.5 * (d / 0.02) ** 2)
-    return out
-
-
-def bin_activations(samples: np.ndarray) -> np.ndarray:
-    """R of the 8 largest bins, [188, 12] float64."""
-    rows = []
-    for frame in magnitude(samples):
-        kept = sorted(np.argsort(-frame, kind="stable")[:8])
-        hz = [k * RATE / N_FFT for k in kept]
-        rows.append(
-            activations(
-                [(max(f, 50.0), frame[k] if f >= 50 else 0.0)
-                 for f, k in zip(hz, kept, strict=True)], 1e-8,
-            )
-        )  # fmt: skip
-    return np.array(rows)
-
-
-def peak_activations(samples: np.ndarray) -> np.ndarray:
-    """R of the 8 largest local maxima from 50 Hz on, [188, 12] float64."""
-    rows = []
-    for m in magnitude(samples):
-        peaks = [k for k in range(5, BINS - 1) if m[k - 1] < m[k] >= m[k + 1] and m[k] > 0]
-        peaks = sorted(sorted(peaks, key=lambda k: -m[k])[:8])
-        partials = []
-        for k in peaks:
-            a, b, c = (math.log(max(m[i], 1e-30)) for i in (k - 1, k, k + 1))
-            partials.append(((k + 0.5 * (a - c) / (a - 2 * b + c)) * RATE / N_FFT, m[k]))
-        rows.append(activations(sorted(partials), 0.0))
-    return np.array(rows)
-
-
-def rarity(present: np.ndarray) -> np.ndarray:
-    """Inverse document frequency of [188, 12] bool, [12]."""
-    return np.clip(np.log(1 / (present.mean(axis=0) + 1e-3)), 0, 5)
-
-
 def chroma_and_gate(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Chroma [188, 12] and onset gate [188], float64."""
     m = magnitude(samples)
@@ -292,8 +246,19 @@ def count_segments(duration: float, cap: int | None) -> int:
     return sum(1 for _ in itertools.islice(starts, cap))
 
 
+def chord() -> np.ndarray:
+    """A struck fifth with eight partials each, over soft noise."""
+    t = np.arange(SEGMENT) / RATE
+    # Raw bits: NumPy promises these, and no distribution, the same in every version.
+    noise = np.random.PCG64(5).random_raw(SEGMENT) / 2**64 - 0.5
+    sound = 0.007 * noise
+    for f0, n in itertools.product((220.0, 330.0), range(1, 9)):
+        sound += 0.15 / n * np.exp(-(t % 1.0) * 2 * n) * np.sin(2 * np.pi * f0 * n * t)
+    return sound
+
+
 def signals() -> dict[str, np.ndarray]:
-    """Golden inputs, one segment each, as the store holds them: int16 / 32768 in float32."""
+    """Inputs of one segment each, as the store holds them: int16 / 32768 in float32."""
     t = np.arange(SEGMENT) / RATE
     rng = np.random.default_rng(20260410)
     envelope = np.exp(-((t % 0.5) * 6))
@@ -306,6 +271,7 @@ def signals() -> dict[str, np.ndarray]:
         "noise at one bit": rng.integers(-1, 2, SEGMENT) / 32768,
         "clipped": np.clip(4 * np.sin(2 * np.pi * 220 * t) * envelope, -1, 1),
         "full-scale square": np.sign(np.sin(2 * np.pi * 93.75 * t + 0.1)),
+        "chord": chord(),
     }
     for low, high in OCTAVES:
         f = math.sqrt(low * (high - 1)) * RATE / N_FFT
@@ -315,3 +281,7 @@ def signals() -> dict[str, np.ndarray]:
         name: (np.clip(np.rint(x * 32768), -32768, 32767) / 32768).astype(np.float32)
         for name, x in out.items()
     }
+
+
+GOLDEN = ("silence", "impulse", "chirp", "noise", "clipped", "chord")
+GOLDEN += tuple(name for name in signals() if name.startswith("sine"))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import oracles
 import oracles_recurrence
+from oracles_attractors import bin_activations, peak_activations, rarity, rounded
 
 RECURRENCE = ("A10a", "A10b", "A10c", "A10d", "A10e", "A10cs", "A10c_level")
 
@@ -30,7 +31,7 @@ def gated(samples: np.ndarray, *, before: bool) -> np.ndarray:
 
 
 def rare(raw: np.ndarray, *, shared: bool) -> np.ndarray:
-    idf = oracles.rarity((oracles.shares(raw) if shared else raw) > 0.05)
+    idf = rarity((oracles.shares(raw) if shared else raw) > 0.05)
     return oracles.shares(raw * idf)
 
 
@@ -38,12 +39,12 @@ SOUND: dict[str, Callable[[Any], Any]] = {
     "mel": oracles.mel,
     "A4": oracles.a4,
     "A4_level": lambda s: oracles.a4_levels(s).mean(axis=0),
-    "A7": lambda s: oracles.shares(oracles.bin_activations(s)),
-    "A7s": lambda s: oracles.shares(oracles.peak_activations(s)),
+    "A7": lambda s: oracles.shares(bin_activations(rounded(s))),
+    "A7s": lambda s: oracles.shares(peak_activations(rounded(s))),
     "A8": lambda s: gated(s, before=True),
     "A8s": lambda s: gated(s, before=False),
-    "A9": lambda s: rare(oracles.bin_activations(s), shared=False),
-    "A9s": lambda s: rare(oracles.peak_activations(s), shared=True),
+    "A9": lambda s: rare(bin_activations(rounded(s)), shared=False),
+    "A9s": lambda s: rare(peak_activations(rounded(s)), shared=True),
     **{name: partial(recurrence, name) for name in RECURRENCE},
 }
 NOTES: dict[str, Callable[[Any], Any]] = {

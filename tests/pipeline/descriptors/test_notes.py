@@ -85,6 +85,8 @@ def test_repeated_columns_are_gone_and_leaps_fold_in_the_paper_alone() -> None:
     paper, sound = extract("D4", notes), extract("D4s", notes)
     small = np.abs(paper[:, :2]).max(axis=1) <= 1
     np.testing.assert_array_equal(paper[small, 2:], paper[small, :2])
+    assert not small.all()
+    assert (paper[~small, 2:] != paper[~small, :2]).any(axis=1).all()
     np.testing.assert_array_equal(sound, paper[:, :2])
 
 

@@ -19,9 +19,8 @@ from pipeline.spectral import Spectrum
 
 SIGNALS = oracles.signals()
 FAMILY = ["A10a", "A10b", "A10c", "A10d", "A10e", "A10cs", "A10c_level"]
-GOLDEN = ["silence", "impulse", "chirp", "noise", "clipped"]
-GOLDEN += [name for name in SIGNALS if name.startswith("sine")]
-REST = [pytest.param(name, marks=pytest.mark.full) for name in SIGNALS if name not in GOLDEN]
+REST = set(SIGNALS) - set(oracles.GOLDEN)
+NAMES = [*oracles.GOLDEN, *(pytest.param(n, marks=pytest.mark.full) for n in sorted(REST))]
 DET, LAM = recurrence.plots.MEASURES.index("DET"), recurrence.plots.MEASURES.index("LAM")
 
 
@@ -31,7 +30,7 @@ def extract(name: str, segment: Spectrum) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("signal", [*GOLDEN, *REST])
+@pytest.mark.parametrize("signal", NAMES)
 def test_the_family_is_its_definition(signal: str) -> None:
     wanted = expected.everything(SIGNALS[signal])
     segment = Spectrum(SIGNALS[signal])
