@@ -349,7 +349,7 @@ def _flux(levels, out):  # type: ignore[no-untyped-def]
         before, now = levels[t], levels[t + 1]
         total = 0.0
         for start in range(0, n_bins, 32):
-            higher, lower = 1.0, 1.0
+            higher, lower = np.float64(1.0), np.float64(1.0)  # plain Python's would stay float32
             for k in range(start, min(start + 32, n_bins)):
                 higher *= max(now[k], before[k])
                 lower *= before[k]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import sys
 
 import numpy as np
 import oracles
@@ -66,31 +64,3 @@ def test_the_store_holds_the_kernels_output_rounded_to_float16(tiny_store: Store
         kernel = A4.extract(Spectrum(samples))
         np.testing.assert_array_equal(stored[row], kernel.astype(np.float16))
         np.testing.assert_allclose(kernel, oracles.a4(samples), rtol=0, atol=2e-6)
-
-
-JIT_OFF = """
-import sys
-import numpy as np
-from pipeline.descriptors import DESCRIPTORS
-from pipeline.spectral import Spectrum
-spectrum = Spectrum(np.load(sys.argv[1]))
-np.savez(sys.argv[2], magnitude=spectrum.magnitude,
-         **{n: DESCRIPTORS.get(n).extract(spectrum) for n in ("A4", "mel")})
-import numba
-assert numba.config.DISABLE_JIT
-"""
-
-
-def test_kernels_without_compilation_give_the_same(tmp_path, monkeypatch) -> None:
-    samples = SIGNALS["struck 526 Hz"]
-    np.save(tmp_path / "in.npy", samples)
-    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
-    command = [sys.executable, "-c", JIT_OFF, str(tmp_path / "in.npy"), str(tmp_path / "out.npz")]
-    subprocess.run(command, check=True, timeout=120)
-    plain = np.load(tmp_path / "out.npz")
-    spectrum = Spectrum(samples)
-    # Reassociation and fused multiply-adds may move the last bit, nothing more.
-    np.testing.assert_allclose(plain["magnitude"], spectrum.magnitude, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(plain["A4"], A4.extract(spectrum), rtol=0, atol=2e-5)
-    mel = DESCRIPTORS.get("mel").extract(spectrum)
-    np.testing.assert_allclose(plain["mel"], mel, rtol=0, atol=1e-5)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import oracles
 import oracles_recurrence as expected
@@ -160,34 +155,3 @@ def test_the_z_scores_mean_is_0_and_the_companion_is_not() -> None:
         assert changing.sum() >= 5  # REC changes by ties alone
         assert DESCRIPTORS.get(name).pooled == "A10c_level"
     assert extract("A10c_level", segment).min() > 0.05
-
-
-JIT_OFF = """
-import sys
-import numpy as np
-from pipeline.descriptors import plots, ratios, recurrence
-from pipeline.descriptors.autocorrelation import autocorrelations, energies
-hops = np.load(sys.argv[1])
-energy, points = energies(hops, 8), plots.frame_points(hops, 8)[:2]
-peaks = recurrence.highest(autocorrelations(hops, energy, 482), 6, 480)
-limits = plots.thresholds(points, np.ones(2, bool))
-measures, paper = plots.measures(points, limits)
-np.savez(sys.argv[2], energy=energy, heights=peaks.heights, octaves=peaks.octaves, limits=limits,
-         measures=measures, paper=paper, rates=plots.recurrence_rates(points, limits),
-         near=ratios.activations(peaks.octaves, peaks.octaves, peaks.heights, ratios.SIMPLE))
-"""
-
-
-def test_kernels_without_compilation_give_the_same(tmp_path: Path) -> None:
-    np.save(tmp_path / "in.npy", Spectrum(SIGNALS["clipped"]).hops[:, 50:61])
-    found = []
-    for off in ("0", "1"):
-        command = [sys.executable, "-c", JIT_OFF, str(tmp_path / "in.npy"), str(tmp_path / off)]
-        subprocess.run(
-            command, check=True, timeout=120, env={**os.environ, "NUMBA_DISABLE_JIT": off}
-        )
-        found.append(dict(np.load(tmp_path / f"{off}.npz")))
-    for name in ("limits", "rates", "paper"):  # exact in any order
-        np.testing.assert_array_equal(found[0][name], found[1][name])
-    for name in ("energy", "heights", "octaves", "measures", "near"):
-        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-9, atol=1e-12)
