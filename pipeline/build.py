@@ -112,7 +112,7 @@ def build(
                 dataclasses.replace(i, failure=f, fingerprint={}) if (f := failed.get(n)) else i
                 for n, i in enumerate(inputs)
             ]
-            _refuse_failures(corpus, inputs, config.max_failures)
+            _refuse_failures(corpus, inputs, config.max_failures, folder if fresh else None)
             stay.abandoned = fresh
         with contextlib.suppress(OSError):  # another builder may have come in since
             folder.rmdir()
@@ -336,7 +336,10 @@ def _known_suspects(corpus: Corpus, out: Path) -> frozenset[int]:
     return frozenset(found)
 
 
-def _refuse_failures(corpus: Corpus, inputs: list[Input], allowed: int) -> None:
+def _refuse_failures(
+    corpus: Corpus, inputs: list[Input], allowed: int, kept: Path | None = None
+) -> None:
+    """Stop where too many recordings failed; ``kept`` is what was built before that was known."""
     failures = [i.failure for i in inputs if i.failure]
     if len(failures) <= allowed:
         return
@@ -344,6 +347,11 @@ def _refuse_failures(corpus: Corpus, inputs: list[Input], allowed: int) -> None:
         f"\n  row {f.recording} [{f.stage}/{f.kind}] {f.message}" for f in failures[:20]
     )
     more = f"\n  … and {len(failures) - 20} more" if len(failures) > 20 else ""
+    if kept is not None:
+        more += (
+            f"\n  what was built before that is kept: if these very files can be read again, the "
+            f"same command goes on there; if not, delete {kept}"
+        )
     raise CorpusError(
         f"{len(failures)} of {len(inputs)} recordings of {corpus.table} cannot be used; correct "
         f"them, or allow so many with --max-failures {len(failures)}:{shown}{more}",

@@ -140,17 +140,23 @@ class Clock:
 
 def refuse_foreign(folder: Path) -> None:
     """Never write into a folder that is neither a store nor a build of ours."""
-    if not folder.exists():
-        return
-    if not folder.is_dir() or not (
-        (folder / RECORD).exists()
-        or (folder / JOURNAL).is_dir()
-        or all(p.name.startswith((".lock", parts.FOLDER)) for p in folder.iterdir())
-    ):
-        raise StoreError(
-            f"{folder} exists and is not a store; move it away, or choose another --out",
-            kind="not-a-store",
-        )
+    for wait in (0.1, 0.4, 0.0):  # parts of a shared build may be filling or emptying it
+        if not folder.exists() or _ours(folder):
+            return
+        time.sleep(wait)
+    raise StoreError(
+        f"{folder} exists and is not a store; move it away, or choose another --out",
+        kind="not-a-store",
+    )
+
+
+def _ours(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    names = {p.name for p in folder.iterdir()}
+    return bool(names & {RECORD, JOURNAL}) or all(
+        name.startswith((".lock", parts.FOLDER)) for name in names
+    )
 
 
 def write_build_info(folder: Path, corpus: Corpus, job: Job) -> None:

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.config import digest
-from pipeline.base.errors import StoreError, UsageError
+from pipeline.base.errors import CorpusError, StoreError, UsageError
 from pipeline.base.files import FolderLock, read_json, write_json
+from pipeline.store.writer import JOURNAL
 
 FOLDER = ".parts"
 POLL_S = 0.5
@@ -76,6 +77,13 @@ class SharedTasks:
                 unchanged = 0
 
 
+def _forget_failures(folder: Path) -> None:
+    """Results of tasks that could not use a file: whoever wants them does the task again."""
+    for path in folder.glob("*/*.json"):
+        if read_json(path).get("failures"):
+            path.unlink()
+
+
 def _result(stage: Path, number: int) -> Any:
     try:
         return read_json(stage / f"{number}.json")
@@ -117,6 +125,9 @@ class Presence:
 
     def __exit__(self, kind: object, *_: object) -> None:
         with self.alone():
+            if kind is CorpusError:
+                # What failed now may work when the command is repeated.
+                _forget_failures(self.folder / FOLDER)
             self._here.__exit__()
             if not parts_at_work(self.folder) and (self.abandoned or kind is None):
                 shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
@@ -136,8 +147,11 @@ def parts_at_work(folder: Path) -> bool:
 
 
 def empty(folder: Path) -> None:
-    """Empty a folder whose lock the caller holds, but for the lock."""
-    for entry in folder.iterdir():
+    """Empty a folder whose lock the caller holds, but for the lock.
+
+    The journal goes last: it is what the folder is known by as a build of ours.
+    """
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == JOURNAL):
         if entry.is_dir():
             shutil.rmtree(entry)
         elif not entry.name.startswith(".lock"):

@@ -145,7 +145,9 @@ def identity_of(
             # Derived by rules that improve; a column of the table that says it is among ``extra``.
             "recordings": [{**to_plain(r), "composition": None} for r in recordings],
             "inputs": [i.fingerprint for i in inputs],
-            "failed": [i.failure.recording for i in inputs if i.failure],
+            # With the reason: the failures table must be the one of this build. Not with the stage,
+            # which differs between finding a broken file and examining it first the next time.
+            "failed": [[f.recording, f.kind] for i in inputs if (f := i.failure)],
         },
         64,
     )

@@ -15,6 +15,7 @@ import contextlib
 import dataclasses
 import errno
 import os
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -110,8 +111,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
             optimizer=torch.load(path / OPTIMIZER, map_location="cpu", weights_only=True),
             progress=read_json(path / PROGRESS),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"checkpoint {path} is damaged ({error})", kind="checkpoint") from None
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, pickle.PickleError) as error:
+        # torch's own refusal is a page long, and advises what must not be done.
+        reason = str(error).splitlines()[0]
+        raise RunError(f"checkpoint {path} is damaged ({reason})", kind="checkpoint") from None
 
 
 def verifies(path: Path) -> bool:

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from makers import Quiet, build_quietly, contents, corpus_of, start_features
 
-from pipeline import parts
-from pipeline.base.errors import ConfigError, CorpusError, StoreError, UsageError
+from pipeline import ingest, job, parts
+from pipeline.base.errors import AudioError, ConfigError, CorpusError, StoreError, UsageError
 from pipeline.base.files import FolderLock
 from pipeline.build import BuildConfig
 from pipeline.parts import Presence, SharedTasks, parse_part
@@ -118,6 +118,63 @@ def test_a_recording_that_breaks_while_it_is_decoded_breaks_for_all_parts(
     assert [p.name for p in out.iterdir()] == [alone.store.path.name]
     same(out / alone.store.path.name, alone.store.path)
     assert Store.open(out / alone.store.path.name).record["status"] == "partial"
+
+
+@pytest.mark.parametrize("parts_of", ["1/1", None])
+def test_a_recording_that_fails_once_is_tried_again(
+    parts_of: str | None, own_corpus: Path, tiny_store: Store, tmp_path: Path, monkeypatch
+) -> None:
+    """Of a network disk's bad moment nothing remains."""
+    corpus, original, calls = corpus_of(own_corpus), ingest.decode, []
+
+    def once(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise AudioError("the disk is away", kind="unreadable")
+        return original(*args)
+
+    monkeypatch.setattr(ingest, "decode", once)
+    out = tmp_path / "out"
+    with pytest.raises(CorpusError, match="the disk is away") as caught:
+        build_quietly(corpus, out, part=parts_of)
+    assert str(out / tiny_store.path.name) in str(caught.value)
+    build_quietly(corpus, out, part=parts_of)
+    assert [p.name for p in out.iterdir()] == [tiny_store.path.name]
+    same(out / tiny_store.path.name, tiny_store.path)
+
+
+@pytest.mark.parametrize("left", [".build", "store.json"])
+def test_a_folder_that_is_being_filled_or_emptied_is_not_foreign(
+    left: str, tmp_path: Path, monkeypatch
+) -> None:
+    """What a part sees of the other's folder may be a moment between two files."""
+    folder = tmp_path / "tiny-0"
+    (folder / "arrays").mkdir(parents=True)
+
+    def meanwhile(_: float) -> None:
+        (folder / left).mkdir()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job.time, "sleep", meanwhile)
+        job.refuse_foreign(folder)
+    (folder / left).rmdir()
+    monkeypatch.setattr(job.time, "sleep", lambda _: None)
+    with pytest.raises(StoreError, match="not a store"):
+        job.refuse_foreign(folder)
+    (folder / ".build").mkdir()
+    parts.empty(folder)
+    assert not any(folder.iterdir())
+
+
+def test_a_folder_is_emptied_with_its_journal_last(tmp_path: Path, monkeypatch) -> None:
+    gone: list[str] = []
+    for name in (".build", "arrays", "zzz"):
+        (tmp_path / name).mkdir()
+    remove = parts.shutil.rmtree
+    monkeypatch.setattr(parts.shutil, "rmtree", lambda p: (gone.append(p.name), remove(p)))
+    parts.empty(tmp_path)
+    assert gone[-1] == ".build"
+    assert len(gone) == 3
 
 
 def test_tasks_are_done_once_and_everybody_has_every_result(tmp_path: Path) -> None:

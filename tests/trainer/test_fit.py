@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import pickle
 import signal
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from trainer_fakes import FakeStore, run_config
 
 from pipeline.base.errors import Interrupted, RunError, TrainingError
+from pipeline.base.files import read_json, write_json
 from trainer import checkpoint
 from trainer import fit as fit_module
 from trainer.cache import ResidentStore
@@ -128,6 +131,43 @@ def test_a_signal_stops_at_a_step_boundary_and_resumes(
     assert found.step == {"step": 3, "evaluation": 4, "checkpoint": 4}[during]
     train(store, tmp_path, small())
     assert results(tmp_path) == uninterrupted
+
+
+class Bomb:
+    """Runs when it is unpickled, if anything lets it."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize(
+    "writer", [torch.save, lambda o, path: path.write_bytes(pickle.dumps(o, 2))]
+)
+def test_a_checkpoint_that_would_run_code_is_passed_over(writer, store, tmp_path, uninterrupted):
+    """With sums that fit: whoever plants it can count them too."""
+
+    def die(event):
+        if event["event"] == "step" and event["step"] == 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(store, tmp_path, small(), report=die)
+    newest = sorted((tmp_path / "checkpoints").glob("step-*"))[-1]
+    writer(Bomb(tmp_path / "exploded"), newest / "optimizer.pt")
+    record = read_json(newest / "checkpoint.json")
+    data = (newest / "optimizer.pt").read_bytes()
+    sums = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    record["files"]["optimizer.pt"] = sums
+    write_json(newest / "checkpoint.json", record)
+    with pytest.raises(RunError, match="damaged") as caught:
+        load_checkpoint(newest)
+    assert "\n" not in str(caught.value)
+    train(store, tmp_path, small())
+    assert results(tmp_path) == uninterrupted
+    assert not (tmp_path / "exploded").exists()
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "uncommit"])
