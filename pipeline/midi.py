@@ -10,6 +10,8 @@ parser, does: a note-off ends every note of its key that began earlier; notes wi
 without length are dropped; channel 10 is drums. Tests hold the two equal on real performances and
 on generated files. Three things are on purpose not pretty_midi's: tempi count in
 whichever track they stand, a track ends at its end-of-track event, and what is malformed is refused.
+pretty_midi is the reference in tests and no fallback here: a file that this reader refuses is one
+whose notes nobody can vouch for, and two readers would make what a store holds depend on which ran.
 """
 
 from __future__ import annotations

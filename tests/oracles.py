@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pretty_midi
-import symusic
 
 RATE, SEGMENT, N_FFT, HOP, FRAMES, BINS = 24_000, 96_000, 2048, 512, 188, 1025
 OCTAVES = ((4, 8), (8, 16), (16, 32), (32, 64), (64, 128), (128, 256), (256, 512), (512, 1025))
@@ -212,30 +211,6 @@ def midi_notes(source: bytes | Path) -> list[tuple[float, float, int, int]]:
         if not i.is_drum
         for n in i.notes
         if n.end > n.start
-    ]
-    return sorted(notes, key=lambda n: (n[0], n[2], n[1], n[3]))
-
-
-def midi_notes_of_symusic(path: Path) -> list[tuple[float, float, int, int]]:
-    """As :func:`midi_notes`, by a third parser, 200 times as fast; for well-formed files only."""
-    score = symusic.Score(str(path))
-    tempi = sorted((t.time, t.mspq) for t in score.tempos) or [(0, 500_000)]
-
-    def seconds(tick: int) -> float:
-        total, last, speed = 0.0, 0, 500_000
-        for at, mspq in tempi:
-            if at >= tick:
-                break
-            total += (at - last) * speed
-            last, speed = at, mspq
-        return (total + (tick - last) * speed) / 1e6 / score.ticks_per_quarter
-
-    notes = [
-        (seconds(n.time), seconds(n.time + n.duration), n.pitch, n.velocity)
-        for t in score.tracks
-        if not t.is_drum
-        for n in t.notes
-        if n.duration > 0
     ]
     return sorted(notes, key=lambda n: (n[0], n[2], n[1], n[3]))
 
