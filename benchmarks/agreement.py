@@ -2,14 +2,14 @@
 
 The definitions are the tests' (``tests/oracles*.py``, which import nothing from the packages); every
 n-th segment of the recordings is compared. The float32 values of the kernels are judged, not float16.
+Without real recordings: the demo's.
 
-    XMODAL_TEST_DATA=DIR python -m benchmarks.agreement
+    XMODAL_TEST_DATA=DIR python -m benchmarks.agreement [--data DIR]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import environment, write
+from benchmarks.corpora import DEMO, real_table
 from pipeline.base.console import Console
 from pipeline.build import BuildConfig, build
+from pipeline.corpora.demo import make_demo
 from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.spectral import SEGMENT_SAMPLES, Spectrum
@@ -31,9 +33,11 @@ from oracles_by_name import NOTES, SOUND  # type: ignore[import-not-found]  # of
 def main() -> None:
     """Measure and write ``benchmarks/results/agreement.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--every", type=int, default=60)
     arguments = parser.parse_args()
-    table = Path(os.environ["XMODAL_TEST_DATA"]) / "maps-metadata.csv"
+    real = real_table(arguments.data)
+    table = real or make_demo(DEMO)
     with tempfile.TemporaryDirectory() as folder:
         request = CorpusRequest(root=table.parent, cache=Path(folder), workers=0)
         corpus = resolve_corpus(str(table), request)
@@ -53,6 +57,7 @@ def main() -> None:
                     found[name].append((mine.ravel(), np.asarray(expected(given), float).ravel()))
         result = {
             "environment": environment(),
+            "source": "real recordings (MAPS)" if real else "the demo's recordings",
             "recordings": len(corpus.recordings),
             "segments": len(segments),
             "descriptors": {name: compared(pairs) for name, pairs in found.items()},

@@ -18,9 +18,10 @@ def row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def times(pair: dict[str, float]) -> str:
+def times(pair: dict[str, float], digits: int = 1) -> str:
     """A ratio with its 10–90 % range."""
-    return f"{pair['ratio']:.1f} × ({pair['ratio_low']:.1f}–{pair['ratio_high']:.1f})"
+    ratio, low, high = (f"{pair[k]:.{digits}f}" for k in ("ratio", "ratio_low", "ratio_high"))
+    return f"{ratio} × ({low}–{high})"
 
 
 def machine(data: dict[str, Any]) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 RESULTS = Path(__file__).parent / "results"
+T = TypeVar("T")
 PACKAGES = ("numpy", "scipy", "numba", "librosa", "soxr", "zarr", "pyarrow", "torch")
 
 
@@ -38,16 +40,43 @@ def paired(
 
     timed(ours)
     timed(theirs)
-    pairs = [(timed(ours), timed(theirs)) for _ in range(rounds)]
-    ratios = sorted(b / a for a, b in pairs)
+    return {**of_pairs([(timed(ours), timed(theirs)) for _ in range(rounds)]), "calls": calls}
+
+
+def paired_over(
+    items: Iterable[T], ours: Callable[[T], Any], theirs: Callable[[T], Any]
+) -> dict[str, float]:
+    """Time two functions in turn on every item, who begins alternating; a ratio for every item."""
+    pairs = []
+    for number, item in enumerate(items):
+        if number == 0:  # compiles, and opens files once
+            ours(item)
+            theirs(item)
+        sides = {"ours": ours, "theirs": theirs}
+        order = list(sides)[:: 1 if number % 2 else -1]
+        found = {side: seconds(functools.partial(sides[side], item)) for side in order}
+        pairs.append((found["ours"], found["theirs"]))
+    return of_pairs(pairs)
+
+
+def of_pairs(pairs: list[tuple[float, float]]) -> dict[str, float]:
+    """Medians of both sides' seconds, and of the ratios with their 10–90 % range."""
     return {
         "ours_ms": 1e3 * statistics.median(a for a, _ in pairs),
         "theirs_ms": 1e3 * statistics.median(b for _, b in pairs),
-        "ratio": statistics.median(ratios),
-        "ratio_low": ratios[len(ratios) // 10],
-        "ratio_high": ratios[-1 - len(ratios) // 10],
-        "rounds": rounds,
-        "calls": calls,
+        **ranged([b / a for a, b in pairs]),
+        "rounds": len(pairs),
+    }
+
+
+def ranged(ratios: Iterable[float]) -> dict[str, float]:
+    """Median and 10–90 % range; of fewer than ten, the whole range."""
+    ordered = sorted(ratios)
+    tenth = len(ordered) // 10
+    return {
+        "ratio": statistics.median(ordered),
+        "ratio_low": ordered[tenth],
+        "ratio_high": ordered[-1 - tenth],
     }
 
 

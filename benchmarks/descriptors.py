@@ -3,7 +3,8 @@
 1. Each descriptor alone, its transform included, against :mod:`benchmarks.plain`; and what it costs:
    the least processor time of a segment.
 2. A4 against the float32 FFTs that a library would need for it.
-3. A4, A7, A8, A9, D4 and mel of one segment, against the sum of their kernels and one transform.
+3. A4, A7, A8, A9, D4 and mel of one segment, against the sum of their kernels and one transform:
+   of every kernel by itself, and with what a family shares counted once, as it is made.
 
 Music of the demo corpus; every call takes the next of eight segments.
 
@@ -27,7 +28,7 @@ import numpy as np
 import scipy.fft
 
 from benchmarks import plain
-from benchmarks.common import environment, paired, seconds, write
+from benchmarks.common import environment, paired, ranged, seconds, write
 from pipeline.audio import decode
 from pipeline.corpora.demo import make_demo
 from pipeline.corpora.recordings import load_table
@@ -136,33 +137,59 @@ def bench_together(segments: list[Segment], rounds: int) -> dict[str, Any]:
         for descriptor in described:
             descriptor.extract(inputs[descriptor.side])
 
-    def kernel(descriptor: Descriptor) -> Callable[[Segment], Any]:
+    def again(segment: Segment, shared: dict[Any, Any]) -> Spectrum:
+        spectrum = Spectrum(segment[0].samples, work)
+        spectrum.__dict__["magnitude"] = segment[0].magnitude
+        spectrum._made.update(shared)
+        return spectrum
+
+    def kernel(descriptor: Descriptor, *, given: bool) -> Callable[[Segment], Any]:
         def alone(segment: Segment) -> Any:
             if descriptor.side == "midi":
                 return descriptor.extract(segment[1])
-            again = Spectrum(segment[0].samples, work)  # nothing of the family's is made yet
-            again.__dict__["magnitude"] = segment[0].magnitude
-            return descriptor.extract(again)
+            return descriptor.extract(again(segment, segment[0]._made if given else {}))
 
         return alone
 
+    def maker(make: Callable[[Spectrum], Any]) -> Callable[[Segment], Any]:
+        def alone(segment: Segment) -> Any:
+            others = {m: made for m, made in segment[0]._made.items() if m is not make}
+            return make(again(segment, others))
+
+        return alone
+
+    for spectrum, _ in ready:  # what a family shares is made here: the makers are then known
+        for d in described:
+            if d.side == "audio":
+                d.extract(spectrum)
+    transform = over(segments, lambda s: Spectrum(s[0], work).magnitude)
     parts: dict[str, Callable[[], Any]] = {
-        "stft": over(segments, lambda s: Spectrum(s[0], work).magnitude),
-        **{d.name: over(ready, kernel(d)) for d in described},
+        "stft": transform,
+        **{d.name: over(ready, kernel(d, given=False)) for d in described},
+    }
+    once: dict[str, Callable[[], Any]] = {
+        "stft": transform,
+        **{m.__name__: over(ready, maker(m)) for m in ready[0][0]._made},
+        **{d.name: over(ready, kernel(d, given=True)) for d in described},
     }
     whole = over(segments, together)
-    for function in (whole, *parts.values()):
+    for function in (whole, *parts.values(), *once.values()):
         function()
 
     def timed(function: Callable[[], Any], calls: int = 24) -> float:
         return 1e3 * seconds(lambda: [function() for _ in range(calls)]) / calls
 
-    pairs = [(timed(whole), {n: timed(f) for n, f in parts.items()}) for _ in range(rounds)]
+    def each(kind: dict[str, Callable[[], Any]]) -> dict[str, float]:
+        return {name: timed(function) for name, function in kind.items()}
+
+    runs = [(timed(whole), each(parts), each(once)) for _ in range(rounds)]
     return {
         "names": TOGETHER,
-        "together_ms": float(np.median([a for a, _ in pairs])),
-        "kernels_ms": {n: float(np.median([b[n] for _, b in pairs])) for n in parts},
-        "ratio": float(np.median([a / sum(b.values()) for a, b in pairs])),
+        "together_ms": float(np.median([a for a, _, _ in runs])),
+        "kernels_ms": {n: float(np.median([b[n] for _, b, _ in runs])) for n in parts},
+        "kernels_shared_once_ms": {n: float(np.median([c[n] for _, _, c in runs])) for n in once},
+        "against_separate": ranged(a / sum(b.values()) for a, b, _ in runs),
+        "against_shared_once": ranged(a / sum(c.values()) for a, _, c in runs),
         "rounds": rounds,
     }
 

@@ -1,26 +1,28 @@
-"""How fast the offline stage is: four ratios, each within one run.
+"""How fast the offline stage is: four ratios, each within one run, and the making of the demo.
 
-1. A4 of one segment against the same definition written plainly in librosa and in torch, one core.
-2. Decode + down-mix + resample of 44.1 kHz stereo PCM16 against ``librosa.load(sr=24000)``.
+1. A4 of a segment against the same definition written plainly in librosa and in torch, one core;
+   a ratio for every recording, of 20 of its segments.
+2. Decode + down-mix + resample of 44.1 kHz stereo PCM16 against ``librosa.load(sr=24000)``; a ratio
+   for every recording.
 3. The whole stage on one core against the sum of its kernels on the same recordings.
-4. The whole stage on two worker processes against one.
+4. The whole stage on two worker processes against one; a ratio for every pair of builds.
 
-Needs at least two hours of audio: the demo corpus, listed as often as that takes.
+On at least two hours of audio: the demo corpus, made here (its seconds and bytes are results too) and
+listed as often as that takes. Eight minutes.
 
-    python -m benchmarks.features [--hours 2.0]
+    python -m benchmarks.features [--hours 2.0] [--rounds 7]
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import itertools
 import os
 import shutil
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +34,13 @@ import numpy as np
 import soundfile
 import torch
 
-from benchmarks.common import environment, paired, seconds, write
+from benchmarks.common import environment, paired_over, ranged, seconds, write
+from benchmarks.corpora import long_corpus, medium, scratch_folder, touch_memory
 from pipeline.audio import decode
 from pipeline.base.console import Console
 from pipeline.build import BuildConfig, build
 from pipeline.cluster import InProcess, open_executor
 from pipeline.corpora.demo import make_demo
-from pipeline.corpora.recordings import load_table
 from pipeline.corpora.resolve import Corpus
 from pipeline.descriptors import DESCRIPTORS, Notes
 from pipeline.descriptors.a4 import BAND_EDGES
@@ -49,6 +51,7 @@ from pipeline.segments import cut_notes
 from pipeline.spectral import SEGMENT_SAMPLES, Spectrum, Workspace
 from pipeline.store.schema import CHUNK_BYTES, Segmentation
 
+A4_SEGMENTS = 20  # of every recording
 BANDS = list(itertools.pairwise(BAND_EDGES))
 
 
@@ -56,62 +59,40 @@ def main() -> None:
     """Measure and write ``benchmarks/results/features.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hours", type=float, default=2.0)
-    parser.add_argument("--demo", type=Path, default=Path("data/corpora/demo"))
-    shared_memory = Path("/dev/shm")
-    parser.add_argument(
-        "--scratch",
-        type=Path,
-        default=shared_memory if shared_memory.is_dir() else None,
-        help="where stores are written: memory where there is a folder for it, not a shared disk",
-    )
+    parser.add_argument("--rounds", type=int, default=7, help="pairs of one and two workers")
+    parser.add_argument("--scratch", type=Path, default=scratch_folder())
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, Any] = {"environment": environment()}
-    table = make_demo(arguments.demo)
     with tempfile.TemporaryDirectory(prefix="xmodal-bench-", dir=arguments.scratch) as scratch:
         folder = Path(scratch)
-        corpus, hours = long_corpus(table, folder, arguments.hours)
+        result["demo"] = bench_demo(folder / "demo")
+        corpus, hours = long_corpus(folder / "demo/demo.csv", folder, arguments.hours)
         result["hours_of_audio"] = hours
-        result["scratch"] = str(arguments.scratch)
+        result["stores_in"] = medium(folder)
         result["recordings"] = len(corpus.recordings)
         result["a4"] = bench_a4(corpus)
-        result["decode"] = bench_decode(folder)
-        result["stage"] = bench_stage(corpus, folder)
+        result["decode"] = bench_decode(corpus, folder)
+        result["stage"] = bench_stage(corpus, folder, arguments.rounds)
     write("features", result)
 
 
-def long_corpus(table: Path, folder: Path, hours: float) -> tuple[Corpus, float]:
-    """The demo recordings, listed under new names until they last ``hours``."""
-    rows = list(csv.DictReader(table.open(encoding="utf-8", newline="")))
-    listed, lasted, copy = [], 0.0, 0
-    while lasted < hours * 3600:
-        (folder / f"copy{copy}").symlink_to(table.parent.resolve())
-        for row in rows:
-            paths = {k: f"copy{copy}/{row[k]}" for k in ("audio_filename", "midi_filename")}
-            listed.append({**row, **paths})
-            lasted += float(row["duration"])
-        copy += 1
-    path = folder / "long.csv"
-    with path.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(listed)
-    recordings = load_table(path)
-    return Corpus(name="long", table=path, root=folder, recordings=recordings), lasted / 3600
+def bench_demo(folder: Path) -> dict[str, Any]:
+    """Make the demo corpus afresh, by two workers."""
+    lasted = seconds(lambda: make_demo(folder, workers=2))
+    files = [f.stat().st_size for f in folder.rglob("*") if f.is_file()]
+    return {"seconds": lasted, "bytes": sum(files), "files": len(files), "workers": 2}
 
 
 def bench_a4(corpus: Corpus) -> dict[str, Any]:
-    """A4 of music, per segment."""
-    recording = corpus.recordings[0]
-    blocks = list(decode(corpus.root / recording.audio_path, 40 * 24_000))
-    samples = np.concatenate(blocks).astype(np.float32)[-SEGMENT_SAMPLES:] / np.float32(32768)
-    a4, work = DESCRIPTORS.get("A4"), Workspace()
-    window, tensor = torch.hann_window(2048), torch.from_numpy(samples)
+    """A4 of music, both sides on the same segments of every recording in turn."""
+    a4, work, cut = DESCRIPTORS.get("A4"), Workspace(), Segmentation()
+    window = torch.hann_window(2048)
 
-    def ours() -> Any:
+    def ours(samples: Any) -> Any:
         return a4.extract(Spectrum(samples, work))
 
-    def plain_librosa() -> Any:
+    def plain_librosa(samples: Any) -> Any:
         spectrum = librosa.stft(samples, n_fft=2048, hop_length=512, pad_mode="reflect")
         level = np.log1p(np.abs(spectrum))
         bands = np.stack([level[lo:hi].mean(axis=0) for lo, hi in BANDS], axis=1)
@@ -119,42 +100,72 @@ def bench_a4(corpus: Corpus) -> dict[str, Any]:
         spread = np.maximum(change.std(axis=0, ddof=1), 1e-8)
         return (change - change.mean(axis=0)) / spread
 
-    def plain_torch() -> Any:
+    def plain_torch(samples: Any) -> Any:
+        tensor = torch.from_numpy(samples)
         spectrum = torch.stft(tensor, 2048, 512, window=window, center=True, return_complex=True)
         level = torch.log1p(spectrum.abs())
         bands = torch.stack([level[lo:hi].mean(dim=0) for lo, hi in BANDS], dim=1)
         change = torch.diff(bands, dim=0, prepend=bands[:1])
-        return (change - change.mean(dim=0)) / change.std(dim=0).clamp(min=1e-8)
+        return ((change - change.mean(dim=0)) / change.std(dim=0).clamp(min=1e-8)).numpy()
 
-    return {
-        "against_librosa": paired(ours, plain_librosa, 25, calls=20),
-        "against_torch": paired(ours, plain_torch, 25, calls=20),
-        "max_difference_librosa": float(np.abs(ours() - plain_librosa()).max()),
-        "max_difference_torch": float(np.abs(ours() - plain_torch().numpy()).max()),
-    }
+    def music() -> Iterator[list[Any]]:
+        for number, recording in enumerate(corpus.recordings):
+            count = cut.count(recording.duration_s)
+            blocks = list(decode(corpus.root / recording.audio_path, cut.timeline_samples(count)))
+            timeline = np.concatenate(blocks).astype(np.float32) / np.float32(32768)
+            # Seeded: both comparisons hear the same; every listing of a recording, other segments.
+            starts = np.random.default_rng(number).choice(count, A4_SEGMENTS, replace=False)
+            yield [timeline[i * 24_000 : i * 24_000 + SEGMENT_SAMPLES] for i in starts]
+
+    result: dict[str, Any] = {"segments_a_round": A4_SEGMENTS}
+    for name, plain in (("librosa", plain_librosa), ("torch", plain_torch)):
+
+        def all_ours(segments: list[Any]) -> None:
+            for samples in segments:
+                ours(samples)
+
+        def all_plain(segments: list[Any], plain: Callable[[Any], Any] = plain) -> None:
+            for samples in segments:
+                plain(samples)
+
+        found = paired_over(music(), all_ours, all_plain)
+        for side in ("ours_ms", "theirs_ms"):
+            found[side] /= A4_SEGMENTS
+        result[f"against_{name}"] = found
+        apart = max(float(np.abs(ours(s[0]) - plain(s[0])).max()) for s in music())
+        result[f"max_difference_{name}"] = apart
+    return result
 
 
-def bench_decode(folder: Path) -> dict[str, Any]:
-    """100 s of 44.1 kHz stereo PCM16."""
-    path = folder / "stereo.wav"
-    random = np.random.default_rng(0)
-    noise = np.cumsum(random.standard_normal((44_100 * 100, 2)), axis=0)
-    noise = np.sin(noise / 7.0) * 0.5
-    soundfile.write(path, noise, 44_100, subtype="PCM_16")
-    n_samples = 24_000 * 100
+def bench_decode(corpus: Corpus, folder: Path) -> dict[str, Any]:
+    """44.1 kHz stereo PCM16: every recording, the second channel 10 ms after the first."""
+    path, lasted, apart = folder / "stereo.wav", [], []
 
-    def ours() -> Any:
-        return np.concatenate(list(decode(path, n_samples)))
+    def stereo() -> Iterator[Path]:
+        for recording in corpus.recordings:
+            channel = soundfile.read(corpus.root / recording.audio_path, always_2d=True)[0][:, 0]
+            channel = channel[: len(channel) // 44_100 * 44_100]
+            sound = np.stack([channel, np.roll(channel, 441)], axis=1)
+            soundfile.write(path, sound, 44_100, subtype="PCM_16")
+            lasted.append(len(channel) // 44_100)
+            yield path
+            if len(lasted) % 3 == 0:
+                reference = np.clip(np.rint(theirs(path) * 32768.0), -32768, 32767)
+                mine = ours(path)  # librosa rounds the length up
+                apart.append(np.abs(mine - reference[: len(mine)]).max())
 
-    def theirs() -> Any:
+    def ours(path: Path) -> Any:
+        return np.concatenate(list(decode(path, lasted[-1] * 24_000)))
+
+    def theirs(path: Path) -> Any:
         return librosa.load(path, sr=24_000)[0]
 
-    reference = np.clip(np.rint(theirs() * 32768.0), -32768, 32767)
-    difference = np.abs(ours()[: len(reference)] - reference).max()
-    return {**paired(ours, theirs, 15), "max_difference_lsb": float(difference)}
+    found = paired_over(stereo(), ours, theirs)
+    path.unlink()
+    return {**found, "hours": sum(lasted) / 3600, "max_difference_lsb": float(max(apart))}
 
 
-def bench_stage(corpus: Corpus, folder: Path) -> dict[str, Any]:
+def bench_stage(corpus: Corpus, folder: Path, rounds: int) -> dict[str, Any]:
     """The whole stage in process against its kernels, then two workers against one."""
     quiet = Console(as_json=True)
     quiet.say = lambda text: None  # type: ignore[method-assign]
@@ -186,16 +197,21 @@ def bench_stage(corpus: Corpus, folder: Path) -> dict[str, Any]:
         "store_bytes": max(written),
         "one_core_s": alone,
         "kernels_s": {k: statistics.median(run[k] for run in kernels) for k in kernels[0]},
-        "stage_over_kernels": statistics.median(a / k for a, k in zip(alone, around, strict=True)),
+        "stage_over_kernels": ranged(a / k for a, k in zip(alone, around, strict=True)),
     }
     # One, two, two, one, …: a machine that slows down steadily favours neither.
-    times: dict[int, list[float]] = {1: [], 2: []}
-    for workers in (1, 2, 2, 1, 1, 2):
-        with open_executor(workers) as executor:
-            stage(executor, few)
-            times[workers].append(stage(executor))
-    result["one_worker_s"], result["two_workers_s"] = times[1], times[2]
-    result["two_over_one"] = statistics.median(times[1]) / statistics.median(times[2])
+    pairs = []
+    with open_executor(1) as one, open_executor(2) as two:
+        stage(one, few)
+        stage(two, few)
+        for number in range(rounds):
+            both = [(1, one), (2, two)]
+            found = {n: stage(e) for n, e in (both[::-1] if number % 2 else both)}
+            pairs.append((found[1], found[2]))
+    result["one_worker_s"], result["two_workers_s"] = (
+        list(side) for side in zip(*pairs, strict=True)
+    )
+    result["two_over_one"] = {**ranged(a / b for a, b in pairs), "rounds": rounds}
     return result
 
 
@@ -208,18 +224,6 @@ def one_core() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-def touch_memory(folder: Path, size: int) -> None:
-    """Make the machine have ``size`` bytes at hand, as it has after any other work.
-
-    A virtual machine is given its memory page by page, at eight times the price of writing it.
-    """
-    block = bytes(16 << 20)
-    with (folder / "touched").open("wb") as handle:
-        for _ in range(-(-size // len(block))):
-            handle.write(block)
-    (folder / "touched").unlink()
 
 
 def kernel_seconds(corpus: Corpus) -> dict[str, float]:

@@ -5,7 +5,7 @@
 3. Shifts of 90 ms to either side: how many become failures; how many true pairs do.
 4. The pass's share of the stage, CPU time within each of several runs.
 
-    XMODAL_TEST_DATA=DIR python -m benchmarks.quality
+    XMODAL_TEST_DATA=DIR python -m benchmarks.quality [--data DIR]
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 import numpy as np
 
 from benchmarks.common import environment, write
-from benchmarks.features import long_corpus
+from benchmarks.corpora import DEMO, demo_corpus, long_corpus, real_table
 from pipeline import build as build_module
 from pipeline.audio import decode
 from pipeline.base.console import Console
 from pipeline.build import BuildConfig, build
 from pipeline.cluster import InProcess
-from pipeline.corpora.demo import make_demo
 from pipeline.corpora.recordings import Recording, load_table
 from pipeline.corpora.resolve import Corpus
 from pipeline.midi import read_performance
@@ -46,18 +45,19 @@ SEGMENTATION = Segmentation()
 def main() -> None:
     """Measure and write ``benchmarks/results/quality.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--demo", type=Path, default=Path("data/corpora/demo"))
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--demo", type=Path, default=DEMO)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--hours", type=float, default=1.0)
     arguments = parser.parse_args()
     result: dict[str, Any] = {"environment": environment(), "groups": {}}
-    table = make_demo(arguments.demo)
-    demo = Corpus(name="demo", table=table, root=table.parent, recordings=load_table(table))
+    demo = demo_corpus(arguments.demo)
     groups: dict[str, tuple[Corpus, Callable[[Recording], bool]]] = {
         "demo (rendered)": (demo, lambda r: True)
     }
-    real = Path(os.environ.get("XMODAL_TEST_DATA") or "/nonexistent") / "maps-metadata.csv"
-    if real.is_file():
+    real = real_table(arguments.data)
+    result["source"] = "real recordings (MAPS) and the demo" if real else "the demo alone"
+    if real:
         maps = Corpus(name="maps", table=real, root=real.parent, recordings=load_table(real))
         groups = {
             "real piano, close microphones": (maps, lambda r: "ENSTDkCl" in r.key),
@@ -68,7 +68,7 @@ def main() -> None:
     for name, (corpus, chosen) in groups.items():
         result["groups"][name] = pairs([r for r in corpus.recordings if chosen(r)], corpus.root)
     with tempfile.TemporaryDirectory(prefix="xmodal-bench-") as scratch:
-        corpus, _ = long_corpus(table, Path(scratch), arguments.hours)
+        corpus, _ = long_corpus(demo.table, Path(scratch), arguments.hours)
         result["cost"] = cost(corpus, Path(scratch), arguments.rounds)
     write("quality", result)
 

@@ -1,9 +1,10 @@
 """The README's scores: train arms with the default preset, score the test split beside the floor.
 
 Runs the commands that a user types, on one store, and gathers what they wrote. Arms × seeds that are
-trained already are not trained again.
+trained already are not trained again. Without a store, that of the corpus is built or found: the demo,
+or for ``maps`` the real recordings of XMODAL_TEST_DATA.
 
-    python -m benchmarks.scores STORE --name demo [--arms d0,a4r] [--seeds 42,43,44]
+    python -m benchmarks.scores [STORE] --name demo [--arms d0,a4r] [--seeds 42,43,44]
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import environment, write
+from benchmarks.corpora import VARIABLE, real_table
 from pipeline.info import describe_store
 from pipeline.store import Store
 
@@ -26,29 +28,38 @@ PROTOCOLS = ("paper", "strict")
 def main() -> None:
     """Train, score, write ``benchmarks/results/scores-<name>.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("store", type=Path)
-    parser.add_argument("--name", required=True)
+    parser.add_argument("store", type=Path, nargs="?")
+    parser.add_argument("--name", required=True, help="demo or maps")
     parser.add_argument("--arms", default="d0,a4r")
     parser.add_argument("--seeds", default="42,43,44")
     parser.add_argument("--out", type=Path, default=Path("runs"))
     arguments = parser.parse_args()
     seeds = [int(s) for s in arguments.seeds.split(",")]
-    contents, _ = describe_store(Store.open(arguments.store))
+    store = arguments.store or built(arguments.name)
+    contents, _ = describe_store(Store.open(store))
     result: dict[str, Any] = {
         "environment": environment(),
         "splits": contents["splits"],
         "hours": contents["hours"],
         "identity": contents["identity"],
         "arms": {
-            arm: [score(arm, seed, arguments.store, arguments.out) for seed in seeds]
+            arm: [score(arm, seed, store, arguments.out) for seed in seeds]
             for arm in arguments.arms.split(",")
         },
     }
-    result["floor"] = floor(arguments.store, arguments.out)
+    result["floor"] = floor(store, arguments.out)
     result["summary"] = {
         arm: {p: summary(runs, p) for p in PROTOCOLS} for arm, runs in result["arms"].items()
     }
     write(f"scores-{arguments.name}", result)
+
+
+def built(name: str) -> Path:
+    """The store of a corpus, as the command makes or finds it."""
+    corpus = real_table() if name == "maps" else {"demo": "demo"}.get(name)
+    if corpus is None:
+        raise SystemExit(f"no corpus for {name}: give a store (maps needs {VARIABLE})")
+    return Path(command("xmodal-features", "build", "--corpus", corpus)["store"])
 
 
 def score(arm: str, seed: int, store: Path, out: Path) -> dict[str, Any]:

@@ -26,7 +26,9 @@ def speed() -> str:
         lines += [goal(*cells, command) for cells in rows]
     where = "; ".join(f"{name} on {machine(data)}" for name, data in parts.items())
     note = (
-        f"{REFERENCE} Measured: {where}. Stores are written to memory; training has size "
+        f"{REFERENCE} Measured: {where}. Stores are written to "
+        f"{parts['features']['stores_in']}. In brackets: of the ratios of a run the 10th to the 90th "
+        f"percentile, of fewer than ten all. Training has size "
         f"{next(iter(parts['train-cpu']['steps'].values()))['size']}. On a GPU: not yet measured."
     )
     return "\n".join([*lines, "", note])
@@ -45,23 +47,39 @@ def goal(what: str, measured: str, bound: float, command: str) -> str:
 
 
 def stage(data: dict[str, Any]) -> list[Cells]:
-    """The offline stage and its parts."""
-    a4, decode, whole = data["a4"], data["decode"], data["stage"]
-    apart = f"{decode['max_difference_lsb']:.0f} LSB apart"
+    """The offline stage and its parts, the demo's making."""
+    a4, decode, whole, demo = data["a4"], data["decode"], data["stage"], data["demo"]
+    hours, apart = (
+        f"{data['hours_of_audio']:.1f} h",
+        f"{decode['max_difference_lsb']:.0f} LSB apart",
+    )
+    segments = f"{a4['segments_a_round']} segments of each of {data['recordings']} recordings"
+    two = whole["two_over_one"]
     return [
-        ("A4 of a segment, one core, against librosa", times(a4["against_librosa"]), 2.0),
+        (
+            f"A4 of a segment, one core, against librosa; {segments}",
+            times(a4["against_librosa"]),
+            2.0,
+        ),
         ("… against torch", times(a4["against_torch"]), 2.0),
         (
-            f"decode + down-mix + resample against `librosa.load`, at most {apart}",
+            f"decode + down-mix + resample against `librosa.load` ({decode['hours']:.1f} h), at most "
+            f"{apart}",
             times(decode),
             3.0,
         ),
         (
-            f"whole stage on one core / its kernels ({data['hours_of_audio']:.1f} h)",
-            f"{whole['stage_over_kernels']:.2f} ×",
+            f"whole stage on one core / its kernels ({hours})",
+            times(whole["stage_over_kernels"], 2),
             -1.3,
         ),
-        ("whole stage, two workers against one", f"{whole['two_over_one']:.2f} ×", 1.7),
+        (
+            f"whole stage, two workers against one ({hours}, {two['rounds']} pairs)",
+            times(two, 2),
+            1.7,
+        ),
+        (f"making the demo corpus, {demo['workers']} workers", f"{demo['seconds']:.0f} s", -90.0),
+        ("… its files", f"{demo['bytes'] / 1e6:.0f} MB", -300.0),
     ]
 
 
@@ -82,8 +100,9 @@ def described(data: dict[str, Any]) -> list[Cells]:
             3.0,
         ),
         (
-            f"{names} of a segment / the sum of their kernels and one STFT",
-            f"{together['ratio']:.2f} ×",
+            f"{names} of a segment / the sum of their kernels and one STFT, what A7 and A9 share "
+            f"counted once (twice: {together['against_separate']['ratio']:.2f} ×)",
+            times(together["against_shared_once"], 2),
             -1.3,
         ),
     ]
@@ -96,8 +115,9 @@ def midi(data: dict[str, Any]) -> list[Cells]:
         differ += f", times by at most {data['largest_difference_s']:.0e} s"
     return [
         (
-            f"reading {data['compared']} of {data['files']} real MIDI files against pretty_midi; "
-            f"{differ}",
+            f"reading MIDI files ({data['source']}) against pretty_midi, {data['timed']} of "
+            f"{data['compared']} files, best of {data['best_of']} each; in all "
+            f"{data['compared']} {differ}",
             f"{data['ratio']:.0f} ×",
             30.0,
         )
@@ -106,22 +126,41 @@ def midi(data: dict[str, Any]) -> list[Cells]:
 
 def scale(data: dict[str, Any]) -> list[Cells]:
     """A store of MAESTRO's size, projected."""
-    build, more, store = data["build"], data["add"], data["store"]
-    residual = f"a line through {len(data['runs'])} builds, residual {{:.0f}} % at most"
+    build, store, every = data["build"], data["store"], data["every_descriptor"]
+    sizes = sorted({run["segments"] for run in data["runs"]})
+    fit = f"line through {len(data['runs'])} builds of {sizes[0]:,} to {sizes[-1]:,} segments"
+
+    def residual(found: dict[str, float]) -> str:
+        return f"residual {found['largest_residual_percent']:.0f} % at most"
+
     return [
         (
-            "MAESTRO, 127,092 segments, audio + A4 + D4, two cores, warm: "
-            + residual.format(build["largest_residual_percent"]),
-            f"{build['paper_scale_s'] / 60:.1f} min",
+            f"MAESTRO, {data['paper_segments']:,} segments, audio + A4 + D4, two cores, warm, to "
+            f"{data['stores_in']}: extrapolated {data['extrapolated']:.0f} × by a {fit}, "
+            f"{residual(build)}",
+            f"{build['paper_scale'] / 60:.1f} min",
             -6.0,
         ),
-        (
-            f"… adding {data['added']} to it: " + residual.format(more["largest_residual_percent"]),
-            f"{more['paper_scale_s'] / 60:.1f} min",
-            -3.0,
+        *(
+            (
+                f"… adding `{name}` to it ({found['cost_ms']:.2g} ms a segment), extrapolated alike, "
+                f"{residual(found)}",
+                f"{found['paper_scale'] / 60:.1f} min",
+                -3.0,
+            )
+            for name, found in data["added"].items()
         ),
-        ("… its files", f"{store['files']} files", -300.0),
-        ("… its arrays", f"{store['bytes_of_arrays'] / 1e9:.1f} GB", -8.0),
+        (
+            "… descriptors that can be added to it in 3 minutes, by their cost between these two",
+            f"{len(every['within'])} descriptors",
+            float(len(every["seconds"])),
+        ),
+        ("… its files, by its layout", f"{store['files']} files", -300.0),
+        (
+            f"… the whole store, extrapolated from measured bytes, {residual(store)}",
+            f"{store['paper_scale'] / 1e9:.1f} GB",
+            -8.0,
+        ),
     ]
 
 

@@ -23,6 +23,7 @@ DESCRIPTORS_PAGE = ROOT / "docs/descriptors.md"
 QUALITY_PAGE = ROOT / "docs/quality.md"
 CLUSTERS_PAGE = ROOT / "docs/clusters.md"
 PAGES = (README, DESCRIPTORS_PAGE, QUALITY_PAGE, CLUSTERS_PAGE)
+SCORES = " and ".join(f"`python -m benchmarks.scores --name {c}`" for c in ("demo", "maps"))
 CORPORA = {"demo": "demo (rendered)", "maps": "real recordings (MAPS)"}
 
 
@@ -80,6 +81,7 @@ def scores() -> str:
             f"95 % intervals of the first seed, strict: {intervals}. "
             f"Below the floor under strict: {', '.join(below) or 'none'}."
         )
+    notes.append(f"* Made by `make scores`: {SCORES}.")
     return "\n".join([*lines, "", *notes])
 
 
@@ -112,8 +114,8 @@ def descriptors() -> str:
     note = (
         f"Bytes: of a segment as float16, with {MEAN_NOTES_PER_SEGMENT} notes. Cost: a segment on one "
         f"core, the transform included, {machine(load('descriptors'))}. Error: the largest difference "
-        f"from a float64 definition over {agreement['segments']} segments of real recordings; no "
-        f"correlation is below {least:.7f} ({machine(agreement)})."
+        f"from a float64 definition over {agreement['segments']} segments of {agreement['source']}; "
+        f"no correlation is below {least:.7f} ({machine(agreement)})."
     )
     return "\n".join([*lines, "", note])
 
@@ -220,7 +222,8 @@ def quality() -> str:
         f"Medians (lowest to highest). The pass takes {100 * cost['share_of_the_rest']:.1f} % of the "
         f"CPU time of the rest of the stage ({100 * min(cost['shares']):.1f} to "
         f"{100 * max(cost['shares']):.1f} % in {len(cost['shares'])} runs), "
-        f"{cost['ms_per_recording']:.1f} ms a recording; measured on {machine(data)}.",
+        f"{cost['ms_per_recording']:.1f} ms a recording; measured on {data['source']}, "
+        f"{machine(data)}.",
     ]
     return "\n".join(lines)
 

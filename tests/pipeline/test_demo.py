@@ -57,6 +57,18 @@ def copy(corpus: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(corpus, tmp_path / "copy"))
 
 
+def seconds_meant(r: Recording) -> float:
+    """How long the table means it to be: what is added in playing, and the room, not counted."""
+    return sum(b - a for a, b in r.score.spans) * 60 / r.score.tempo / r.performer.tempo
+
+
+def bytes_meant(recordings: tuple[Recording, ...]) -> float:
+    """16-bit PCM of these, with 4 s each for rubato, ritardando and room, and the MIDI."""
+    audio = (2 * r.studio.sample_rate * r.studio.channels for r in recordings)
+    lasting = (seconds_meant(r) + 4 for r in recordings)
+    return sum(a * b for a, b in zip(audio, lasting, strict=True)) + 20_000 * len(recordings)
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
@@ -101,10 +113,10 @@ def test_names_are_unique_and_no_composition_is_in_two_splits() -> None:
 
 
 def test_the_lengths_meant_by_the_table() -> None:
-    nominal = {r.key: sum(b - a for a, b in r.score.spans) * 60 / r.score.tempo for r in RECORDINGS}
-    played = {r.key: nominal[r.key] / r.performer.tempo for r in RECORDINGS}
+    played = {r.key: seconds_meant(r) for r in RECORDINGS}
     assert max(played.values()) <= 95  # a ritardando and rubato add a few seconds: 104 at most
     assert sum(played.values()) >= 45 * 60
+    assert bytes_meant(RECORDINGS) <= 300e6
     for split in ("validation", "test"):
         assert sum(played[r.key] - 3 for r in RECORDINGS if r.score.split == split) >= 300
 
@@ -132,6 +144,7 @@ def test_csv_is_maestros_and_agrees_with_the_files(corpus: Path) -> None:
     with (corpus / "demo.csv").open(encoding="utf-8", newline="") as handle:
         reader = csv.DictReader(handle)
         rows = list(reader)
+    assert sum(map(len, contents(corpus).values())) <= bytes_meant(SHORT)
     assert reader.fieldnames == [
         "canonical_composer", "canonical_title", "split", "year",
         "midi_filename", "audio_filename", "duration",
