@@ -108,6 +108,10 @@ def line(runs: list[dict[str, float]], what: str) -> dict[str, float]:
     x = np.array([r["segments"] for r in runs], float)
     y = np.array([r[what] for r in runs])
     slope, fixed = np.polyfit(x, y, 1)
+    if slope <= 0:
+        raise SystemExit(
+            f"{what} does not grow with the segments: the machine was busy; again, please"
+        )
     predicted = fixed + slope * x
     return {
         "fixed": float(fixed),

@@ -117,7 +117,7 @@ def midi(data: dict[str, Any]) -> list[Cells]:
         (
             f"reading MIDI files ({data['source']}) against pretty_midi, {data['timed']} of "
             f"{data['compared']} files, best of {data['best_of']} each; in all "
-            f"{data['compared']} {differ}",
+            f"{data['compared']}, {differ}",
             f"{data['ratio']:.0f} ×",
             30.0,
         )
