@@ -38,7 +38,10 @@ _Q1 = _U((N_FFT // 8 + 1) * LANES)  # where quarters of a buffer start, see pipe
 _Q2, _Q3 = _Q1 * _U(2), _Q1 * _U(3)
 _I0 = _Q1 * _U(4)
 _I1, _I2, _I3 = _I0 + _Q1, _I0 + _Q2, _I0 + _Q3
-_COLUMNS = 20  # of a row of spectra: the earlier hops, 16 more, and one unused
+# Spectra are flat: of bins 0 … 512, then of bins 1024 … 512, the real parts of the earlier hops, of 16
+# more and of an unused one, and as many imaginary parts.
+_IMAG, _BIN, _UPPER = _U(20), _U(40), _U(40 * 513)
+_1 = _U(1)
 
 
 def energies(hops: FloatArray, n_frames: int) -> DoubleArray:
@@ -74,7 +77,7 @@ def autocorrelations(
     twiddles, unpacking = stft.twiddles(), stft.unpacking()
     out = np.empty((n_frames, n_lags))
     a, b, both = np.empty(BUFFER), np.empty(BUFFER), np.zeros(BUFFER)
-    spectra = np.zeros((N_FFT // 2 + 1, 2, _COLUMNS))
+    spectra = np.zeros(2 * int(_UPPER))
     for group in range(n_groups):
         _first_pass(hops, group * LANES, a)
         stft.two_passes(a, b, 64, twiddles)
@@ -119,21 +122,27 @@ def _unpack(z, unpacking, spectra):  # type: ignore[no-untyped-def]
         wr, wi = unpacking[0, k], unpacking[1, k]
         a = _U(k // 256) * _Q1 + _U(k % 256) * _LANES
         b = _U(m // 256) * _Q1 + _U(m % 256) * _LANES
-        low, high = spectra[k], spectra[1024 - k]
+        low = _U(k) * _BIN
         for j in range(EARLIER):
-            low[0, j], low[1, j] = low[0, LANES + j], low[1, LANES + j]
-            if k < 512:
-                high[0, j], high[1, j] = high[0, LANES + j], high[1, LANES + j]
-        low_re, low_im = low[0, EARLIER : EARLIER + LANES], low[1, EARLIER : EARLIER + LANES]
-        high_re, high_im = high[0, EARLIER : EARLIER + LANES], high[1, EARLIER : EARLIER + LANES]
+            i = low + _U(j)
+            spectra[i], spectra[i + _IMAG] = spectra[i + _LANES], spectra[i + _LANES + _IMAG]
+            i += _UPPER
+            spectra[i], spectra[i + _IMAG] = spectra[i + _LANES], spectra[i + _LANES + _IMAG]
+        low += _U(EARLIER)
         for lane in range(LANES):
-            i, j = a + _U(lane), b + _U(lane)
-            zr, zi, mr, mi = z[i], z[i + _I0], z[j], z[j + _I0]
+            p, q, o = a + _U(lane), b + _U(lane), low + _U(lane)
+            zr, zi, mr, mi = z[p], z[p + _I0], z[q], z[q + _I0]
             er, ei = 0.5 * (zr + mr), 0.5 * (zi - mi)
             dr, di = zi + mi, mr - zr
             pr, pi = wr * dr - wi * di, wr * di + wi * dr
-            low_re[lane], low_im[lane] = er + pr, ei + pi
-            high_re[lane], high_im[lane] = er - pr, pi - ei
+            spectra[o], spectra[o + _IMAG] = er + pr, ei + pi
+            spectra[o + _UPPER], spectra[o + _UPPER + _IMAG] = er - pr, pi - ei
+
+
+@kernel
+def _row(k):  # type: ignore[no-untyped-def]
+    """Where bin k's numbers start in the spectra."""
+    return _U(k) * _BIN if k <= 512 else _U(1024 - k) * _BIN + _UPPER
 
 
 @kernel
@@ -142,41 +151,54 @@ def _correlate(spectra, scale, second, z):  # type: ignore[no-untyped-def]
 
     They are stored in z; of the second 16, times i, they are added to it.
     """
+    res, ims = np.empty(LANES), np.empty(LANES)
     for k in range(513):
         m = (1024 - k) % 1024
         sign = 1.0 - 2.0 * (k % 2)
-        mid = spectra[2 * k]
         # X[-1] = X[1]*, X[1025] = X[1023]*
-        low, low_sign = spectra[abs(2 * k - 1)], (1.0 if k else -1.0)
-        high, high_sign = spectra[1024 - abs(1023 - 2 * k)], (1.0 if k < 512 else -1.0)
-        at = _U(k // 256) * _Q1 + _U(k % 256) * _LANES
-        mirror = _U(m // 256) * _Q1 + _U(m % 256) * _LANES
-        ur, ui, lr, li, hr, hi = mid[0], mid[1], low[0], low[1], high[0], high[1]
+        mid, low, high = _row(2 * k), _row(abs(2 * k - 1)), _row(1024 - abs(1023 - 2 * k))
+        low_half, high_half = (0.5 if k else -0.5), (0.5 if k < 512 else -0.5)
         for j in range(LANES):
             # D = U - V, E = U + W, F = U + V, G = U - W
-            dr = ur[j] - 0.5 * (lr[j] + hr[j])
-            di = ui[j] - 0.5 * (low_sign * li[j] + high_sign * hi[j])
-            er = ur[j + 1] + 0.5 * (low_sign * li[j + 1] - high_sign * hi[j + 1])
-            ei = ui[j + 1] - 0.5 * (lr[j + 1] - hr[j + 1])
-            fr = ur[j + 2] + 0.5 * (lr[j + 2] + hr[j + 2])
-            fi = ui[j + 2] + 0.5 * (low_sign * li[j + 2] + high_sign * hi[j + 2])
-            gr = ur[j + 3] - 0.5 * (low_sign * li[j + 3] - high_sign * hi[j + 3])
-            gi = ui[j + 3] + 0.5 * (lr[j + 3] - hr[j + 3])
+            c = _U(j)
+            u, p, q = mid + c, low + c, high + c
+            vr, vi = 0.5 * (spectra[p] + spectra[q]), _odd(spectra, p, q, low_half, high_half)
+            dr, di = spectra[u] - vr, spectra[u + _IMAG] - vi
+            u, p, q = u + _1, p + _1, q + _1
+            wr, wi = _odd(spectra, p, q, low_half, -high_half), 0.5 * (spectra[q] - spectra[p])
+            er, ei = spectra[u] + wr, spectra[u + _IMAG] + wi
+            u, p, q = u + _1, p + _1, q + _1
+            vr, vi = 0.5 * (spectra[p] + spectra[q]), _odd(spectra, p, q, low_half, high_half)
+            fr, fi = spectra[u] + vr, spectra[u + _IMAG] + vi
+            u, p, q = u + _1, p + _1, q + _1
+            wr, wi = _odd(spectra, p, q, low_half, -high_half), 0.5 * (spectra[q] - spectra[p])
+            gr, gi = spectra[u] - wr, spectra[u + _IMAG] - wi
             re = (dr * er + di * ei) + (er * fr + ei * fi) + (fr * gr + fi * gi)
             im = (dr * ei - di * er) + (er * fi - ei * fr) + (fr * gi - fi * gr)
             power = (dr * dr + di * di) + (er * er + ei * ei)
             power += (fr * fr + fi * fi) + (gr * gr + gi * gi)
-            re, im = scale[j] * (power + sign * re), scale[j] * sign * im
-            o, p = at + _U(j), mirror + _U(j)
+            res[j], ims[j] = scale[j] * (power + sign * re), scale[j] * sign * im
+        at = _U(k // 256) * _Q1 + _U(k % 256) * _LANES
+        mirror = _U(m // 256) * _Q1 + _U(m % 256) * _LANES
+        for j in range(LANES):
+            o = at + _U(j)
             if second:
-                z[o] += im
-                z[o + _I0] += re
-                if p != o:
-                    z[p] -= im
-                    z[p + _I0] += re
+                z[o], z[o + _I0] = z[o] + ims[j], z[o + _I0] + res[j]
             else:
-                z[o], z[o + _I0] = re, -im
-                z[p], z[p + _I0] = re, im
+                z[o], z[o + _I0] = res[j], -ims[j]
+        if mirror != at:
+            for j in range(LANES):
+                o = mirror + _U(j)
+                if second:
+                    z[o], z[o + _I0] = z[o] - ims[j], z[o + _I0] + res[j]
+                else:
+                    z[o], z[o + _I0] = res[j], ims[j]
+
+
+@kernel
+def _odd(spectra, p, q, low_half, high_half):  # type: ignore[no-untyped-def]
+    """Of two neighbouring bins' imaginary parts, half the sum or the difference."""
+    return low_half * spectra[p + _IMAG] + high_half * spectra[q + _IMAG]
 
 
 @kernel
