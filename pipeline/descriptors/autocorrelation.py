@@ -44,6 +44,15 @@ _IMAG, _BIN, _UPPER = _U(20), _U(40), _U(40 * 513)
 _1 = _U(1)
 
 
+class Buffers:
+    """Scratch memory for one segment at a time, and its autocorrelations."""
+
+    def __init__(self) -> None:
+        self.a, self.b, self.both = np.empty(BUFFER), np.empty(BUFFER), np.empty(BUFFER)
+        self.spectra = np.zeros(2 * int(_UPPER))
+        self.out = np.empty((0, 0))
+
+
 def energies(hops: FloatArray, n_frames: int) -> DoubleArray:
     """Sum of squares of every windowed frame: float64 [T]."""
     out = np.zeros(n_frames)
@@ -52,7 +61,7 @@ def energies(hops: FloatArray, n_frames: int) -> DoubleArray:
 
 
 def autocorrelations(
-    hops: FloatArray, energy: DoubleArray, n_lags: int, grid: float
+    hops: FloatArray, energy: DoubleArray, n_lags: int, grid: float, buffers: Buffers
 ) -> DoubleArray:
     """Autocorrelation at lags 0 … n_lags - 1 of every windowed frame by its energy.
 
@@ -65,19 +74,21 @@ def autocorrelations(
     n_lags : at most 513
     grid
         Values are rounded to multiples of 1 / grid.
+    buffers
+        Memory to use.
 
     Returns
     -------
-    float64 [T, n_lags]
+    float64 [T, n_lags], valid until the next call with the same buffers
     """
     n_frames, n_groups = len(energy), hops.shape[1] // LANES
     # Group g's frames are 16 g - 3 … 16 g + 12: those that end with its hops.
     scale = np.zeros(LANES * n_groups + LANES)
     np.divide(0.25 / 1024, energy, out=scale[EARLIER : EARLIER + n_frames], where=energy > 0)
     twiddles, unpacking = stft.twiddles(), stft.unpacking()
-    out = np.empty((n_frames, n_lags))
-    a, b, both = np.empty(BUFFER), np.empty(BUFFER), np.zeros(BUFFER)
-    spectra = np.zeros(2 * int(_UPPER))
+    if buffers.out.shape != (n_frames, n_lags):
+        buffers.out = np.empty((n_frames, n_lags))
+    a, b, both, spectra, out = buffers.a, buffers.b, buffers.both, buffers.spectra, buffers.out
     for group in range(n_groups):
         _first_pass(hops, group * LANES, a)
         stft.two_passes(a, b, 64, twiddles)

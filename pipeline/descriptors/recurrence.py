@@ -63,7 +63,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.descriptors import lines, plots
-from pipeline.descriptors.autocorrelation import autocorrelations, energies
+from pipeline.descriptors.autocorrelation import Buffers, autocorrelations, energies
 from pipeline.descriptors.contract import AudioDescriptor, FloatArray, register
 from pipeline.descriptors.ratios import EVEN, SIMPLE, Peaks, activations, highest, shares
 from pipeline.spectral import N_FRAMES, SAMPLE_RATE, Spectrum
@@ -89,7 +89,8 @@ def sounding(segment: Spectrum) -> npt.NDArray[np.bool_]:
 
 def autocorrelation_peaks(segment: Spectrum) -> Peaks:
     """The highest peaks of the autocorrelation."""
-    curves = autocorrelations(segment.hops, segment.once(frame_energies), LONGEST_LAG + 2, GRID)
+    energy, buffers = segment.once(frame_energies), segment.scratch(Buffers)
+    curves = autocorrelations(segment.hops, energy, LONGEST_LAG + 2, GRID, buffers)
     return highest(curves, SHORTEST_LAG, LONGEST_LAG)
 
 

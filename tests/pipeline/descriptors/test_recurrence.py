@@ -190,10 +190,10 @@ JIT_OFF = """
 import sys
 import numpy as np
 from pipeline.descriptors import lines, plots, ratios, recurrence
-from pipeline.descriptors.autocorrelation import autocorrelations, energies
+from pipeline.descriptors.autocorrelation import Buffers, autocorrelations, energies
 hops = np.load(sys.argv[1])
 energy, points = energies(hops, 8), plots.frame_points(hops, 8)[:2]
-peaks = recurrence.highest(autocorrelations(hops, energy, 482, 2.0**30), 6, 480)
+peaks = recurrence.highest(autocorrelations(hops, energy, 482, 2.0**30, Buffers()), 6, 480)
 limits, found = plots.recurrences(points, np.ones(2, bool))
 measures, paper = lines.measures(found)
 np.savez(sys.argv[2], energy=energy, heights=peaks.heights, octaves=peaks.octaves, limits=limits,
