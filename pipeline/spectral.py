@@ -50,6 +50,14 @@ class Workspace:
     def __init__(self) -> None:
         self.buffers = stft.Buffers(SEGMENT_SAMPLES)
         self.magnitude = np.empty((N_BINS, N_FRAMES), np.float32)
+        self._scratch: dict[Callable[[], Any], Any] = {}
+
+    def scratch(self, make: Callable[[], T]) -> T:
+        """``make()``, at first use: what a family of descriptors needs beyond the transform."""
+        if make not in self._scratch:
+            self._scratch[make] = make()
+        result: T = self._scratch[make]
+        return result
 
 
 class Spectrum:
@@ -86,6 +94,10 @@ class Spectrum:
         """float32 [1025, 188]: one row per bin, so that band sums run along contiguous time."""
         stft.magnitudes(self.hops, self._work.magnitude, self._work.buffers)
         return self._work.magnitude
+
+    def scratch(self, make: Callable[[], T]) -> T:
+        """The workspace's memory of this kind: overwritten when another segment's is computed."""
+        return self._work.scratch(make)
 
     def once(self, make: Callable[[Spectrum], T]) -> T:
         """``make(self)``, computed at first use: for what several descriptors of a family share."""

@@ -77,7 +77,7 @@ def turn_hops(samples: FloatArray, buffers: Buffers) -> FloatArray:
 
 def magnitudes(hops: FloatArray, out: FloatArray, buffers: Buffers) -> None:
     """|STFT| of the frames in ``hops`` -> out [1025, T]."""
-    _transform(hops, hann_window(), twiddles(), _unpacking(), buffers.a, buffers.b, out)
+    _transform(hops, hann_window(), twiddles(), unpacking(), buffers.a, buffers.b, out)
 
 
 @cache
@@ -94,7 +94,7 @@ def twiddles() -> DoubleArray:
 
 
 @cache
-def _unpacking() -> DoubleArray:
+def unpacking() -> DoubleArray:
     """exp(-2πi k/2048) / 2 of k < 1024: [2, 1024]."""
     return _circle(2048)[:, :1024] / 2
 

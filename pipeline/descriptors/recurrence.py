@@ -62,8 +62,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.descriptors import plots
-from pipeline.descriptors.autocorrelation import autocorrelations, energies
+from pipeline.descriptors import lines, plots
+from pipeline.descriptors.autocorrelation import Buffers, autocorrelations, energies
 from pipeline.descriptors.contract import AudioDescriptor, FloatArray, register
 from pipeline.descriptors.ratios import EVEN, SIMPLE, Peaks, activations, highest, shares
 from pipeline.spectral import N_FRAMES, SAMPLE_RATE, Spectrum
@@ -89,13 +89,14 @@ def sounding(segment: Spectrum) -> npt.NDArray[np.bool_]:
 
 def autocorrelation_peaks(segment: Spectrum) -> Peaks:
     """The highest peaks of the autocorrelation."""
-    curve = autocorrelations(segment.hops, segment.once(frame_energies), LONGEST_LAG + 2)
-    return highest(np.rint(curve * GRID) / GRID, SHORTEST_LAG, LONGEST_LAG)
+    energy, buffers = segment.once(frame_energies), segment.scratch(Buffers)
+    curves = autocorrelations(segment.hops, energy, LONGEST_LAG + 2, GRID, buffers)
+    return highest(curves, SHORTEST_LAG, LONGEST_LAG)
 
 
 def recurrence_peaks(segment: Spectrum) -> Peaks:
     """The highest peaks of the recurrence rate by offset."""
-    rates = plots.recurrence_rates(segment.once(_points), segment.once(_limits))
+    rates = lines.recurrence_rates(segment.once(_plots))
     return highest(rates, 1, plots.N_VECTORS - 2)
 
 
@@ -113,16 +114,13 @@ def paper_measures(segment: Spectrum) -> DoubleArray:
     return found
 
 
-def _points(segment: Spectrum) -> DoubleArray:
-    return plots.frame_points(segment.hops, N_FRAMES)
-
-
-def _limits(segment: Spectrum) -> DoubleArray:
-    return plots.thresholds(segment.once(_points), segment.once(sounding))
+def _plots(segment: Spectrum) -> plots.Words:
+    points = plots.frame_points(segment.hops, N_FRAMES)
+    return plots.recurrences(points, segment.once(sounding))[1]
 
 
 def _measures(segment: Spectrum) -> tuple[DoubleArray, DoubleArray]:
-    return plots.measures(segment.once(_points), segment.once(_limits))
+    return lines.measures(segment.once(_plots))
 
 
 class _Periods(AudioDescriptor):

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.descriptors import DESCRIPTORS, plots, ratios, recurrence
+from pipeline.descriptors import DESCRIPTORS, lines, plots, ratios, recurrence
 from pipeline.spectral import Spectrum
 
 SIGNALS = oracles.signals()
 FAMILY = ["A10a", "A10b", "A10c", "A10d", "A10e", "A10cs", "A10c_level"]
 REST = set(SIGNALS) - set(oracles.GOLDEN)
 NAMES = [*oracles.GOLDEN, *(pytest.param(n, marks=pytest.mark.full) for n in sorted(REST))]
-DET, LAM = recurrence.plots.MEASURES.index("DET"), recurrence.plots.MEASURES.index("LAM")
+DET, LAM = lines.MEASURES.index("DET"), lines.MEASURES.index("LAM")
 
 
 def extract(name: str, segment: Spectrum) -> np.ndarray:
@@ -89,19 +89,42 @@ def test_the_threshold_is_the_1587th_distance_however_many_are_equal(
     points = np.rint(rng.uniform(-loudest, loudest, (20, 128)) * grid) / grid
     vectors = np.stack([points[:, i : i + 3] for i in range(126)], axis=1)
     squares = ((vectors[:, :, None] - vectors[:, None]) ** 2).sum(axis=3).reshape(20, -1)
-    found = plots.thresholds(points, np.ones(20, bool))
+    found, _ = plots.recurrences(points, np.ones(20, bool))
     np.testing.assert_allclose(found, np.sort(squares, axis=1)[:, 1586], rtol=1e-15)
+
+
+@pytest.mark.parametrize("grid", [1, 2, 5, 2**24])
+def test_bits_and_lines_are_those_of_the_plot(grid: int) -> None:
+    """Few levels make many equal distances, long lines and lines to the plot's edges."""
+    rng = np.random.default_rng(grid)
+    points = rng.integers(-grid, grid + 1, (30, 128)) / 2**24
+    points[:10, rng.integers(0, 100) :] = 0
+    points[10] = 0
+    points[11, 64:] = points[11, :64]
+    points[12:15] = np.tile(points[12:15, :16], 8)
+    _, found = plots.recurrences(points, np.ones(30, bool))
+    rates, (measured, paper) = lines.recurrence_rates(found), lines.measures(found)
+    for t, frame in enumerate(points):
+        wanted = expected.plot(np.repeat(frame, 16))
+        for d in range(64):
+            bits = int(found[t, d, 0]) | int(found[t, d, 1]) << 64
+            assert bits == sum(int(wanted[i, (i + d) % 126]) << i for i in range(126))
+        np.testing.assert_allclose(rates[t], expected.rates(wanted), rtol=1e-15)
+        mistaken, meant = expected.measures(wanted)
+        np.testing.assert_allclose(paper[t], mistaken[[DET, LAM]], rtol=1e-12)
+        np.testing.assert_allclose(measured[t], meant, rtol=1e-12, atol=1e-12)
 
 
 def test_the_plot_is_made_once_for_the_whole_family(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    for name in ("thresholds", "measures", "recurrence_rates"):
-        original = getattr(plots, name)
-        monkeypatch.setattr(plots, name, lambda *a, f=original, n=name: made.append(n) or f(*a))
+    parts = {"recurrences": plots, "measures": lines, "recurrence_rates": lines}
+    for name, module in parts.items():
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, f=original, n=name: made.append(n) or f(*a))
     segment = Spectrum(SIGNALS["clipped"])
     for name in FAMILY:
         extract(name, segment)
-    assert sorted(made) == ["measures", "recurrence_rates", "thresholds"]
+    assert sorted(made) == ["measures", "recurrence_rates", "recurrences"]
 
 
 # ---- the mistake
