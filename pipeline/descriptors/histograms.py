@@ -41,7 +41,7 @@ class D1(MidiDescriptor):
 
     name = "D1"
     version = 1
-    cost = 0.048
+    cost = 0.026
     axis = "segment"
     width = 128
     units = "share of the pairs"
