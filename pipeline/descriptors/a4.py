@@ -57,7 +57,7 @@ class A4(AudioDescriptor):
 
     name = "A4"
     version = 1
-    cost = 0.79
+    cost = 0.73
     axis = "frame"
     width = 8
     units = "standard deviations"
@@ -81,7 +81,7 @@ class A4Level(AudioDescriptor):
 
     name = "A4_level"
     version = 1
-    cost = 0.81
+    cost = 0.96
     axis = "segment"
     width = 8
     units = "ln(1 + M)"

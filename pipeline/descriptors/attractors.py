@@ -62,7 +62,7 @@ class A7(_Attractor):
 
     name = "A7"
     version = 1
-    cost = 1.3
+    cost = 1.2
     summary = "ratios of the 8 largest bins, by nearness to 12 simple ratios"
 
     def extract(self, segment: Spectrum) -> FloatArray:
@@ -76,7 +76,7 @@ class A9(_Attractor):
 
     name = "A9"
     version = 1
-    cost = 1.3
+    cost = 1.2
     summary = "A7 with ratios weighted by their rarity in the segment (absolute threshold)"
 
     def extract(self, segment: Spectrum) -> FloatArray:
@@ -91,7 +91,7 @@ class A7s(_Attractor):
 
     name = "A7s"
     version = 1
-    cost = 1.4
+    cost = 1.3
     summary = "ratios of the 8 largest spectral peaks, by nearness to 12 simple ratios"
 
     def extract(self, segment: Spectrum) -> FloatArray:

@@ -46,7 +46,7 @@ class A8(_Chroma):
 
     name = "A8"
     version = 1
-    cost = 0.83
+    cost = 0.79
     units = "share of the frame"
     summary = "chroma times spectral flux, then normalised: the gate cancels but where it is 0"
 
@@ -62,7 +62,7 @@ class A8s(_Chroma):
 
     name = "A8s"
     version = 1
-    cost = 0.86
+    cost = 0.79
     units = "share of the loudest onset"
     summary = "normalised chroma times spectral flux: what sounds when something begins"
 

@@ -28,7 +28,7 @@ class D4(MidiDescriptor):
 
     name = "D4"
     version = 1
-    cost = 0.0014
+    cost = 0.0013
     axis = "note"
     width = 4
     units = "intervals of 24 semitones"

@@ -41,7 +41,7 @@ class D1(MidiDescriptor):
 
     name = "D1"
     version = 1
-    cost = 0.026
+    cost = 0.056
     axis = "segment"
     width = 128
     units = "share of the pairs"
@@ -75,7 +75,7 @@ class D3(MidiDescriptor):
 
     name = "D3"
     version = 1
-    cost = 0.021
+    cost = 0.013
     axis = "segment"
     width = 153
     units = "share"

@@ -39,7 +39,7 @@ class Mel(AudioDescriptor):
 
     name = "mel"
     version = 1
-    cost = 0.81
+    cost = 0.72
     axis = "frame"
     width = 96
     units = "ln(1 + 10 x)"

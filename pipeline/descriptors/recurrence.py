@@ -169,7 +169,7 @@ class A10a(_Periods):
 
     name = "A10a"
     version = 1
-    cost = 2.0
+    cost = 2
     width = 12
     summary = "ratios of the 8 highest autocorrelation peaks, by nearness to 12 simple ratios"
     peaks = staticmethod(autocorrelation_peaks)
@@ -182,7 +182,7 @@ class A10b(_Periods):
 
     name = "A10b"
     version = 1
-    cost = 1.9
+    cost = 2
     width = 12
     summary = "ratios of the 8 highest recurrence-rate peaks, by nearness to 12 simple ratios"
     peaks = staticmethod(recurrence_peaks)
@@ -195,7 +195,7 @@ class A10c(_Measures):
 
     name = "A10c"
     version = 1
-    cost = 2.0
+    cost = 2
     summary = "six measures of the recurrence plot, z-scored; DET and LAM near 1 by a mistake"
     measures = staticmethod(paper_measures)
 
@@ -219,7 +219,7 @@ class A10e(_Periods):
 
     name = "A10e"
     version = 1
-    cost = 2.2
+    cost = 2.1
     width = 32
     summary = "ratios of the 8 highest recurrence-rate peaks, in 32 even steps of an octave"
     peaks = staticmethod(recurrence_peaks)
@@ -232,7 +232,7 @@ class A10cs(_Measures):
 
     name = "A10cs"
     version = 1
-    cost = 2.0
+    cost = 1.9
     summary = "A10c with DET and LAM as shares of points on diagonal and on vertical lines"
     measures = staticmethod(sound_measures)
 
