@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
+from pipeline.plan import fingerprint_inputs, identity_of
+from pipeline.store.schema import Segmentation
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -138,6 +142,20 @@ def test_the_array_script_asks_for_its_memory_and_sets_no_shell_options() -> Non
     script = (ROOT / "docs/examples/build-array.sbatch").read_text(encoding="utf-8")
     assert re.findall(r"^#SBATCH --mem=(.*)$", script, re.MULTILINE) == ["2G"]
     assert not re.search(r"^\s*(set|shopt) ", script, re.MULTILINE)
+
+
+@pytest.mark.full
+def test_the_scores_are_of_the_store_that_this_code_builds(real_data: Path) -> None:
+    """A reader or a rule that changes what is stored makes the committed scores history."""
+    result = json.loads((ROOT / "benchmarks/results/scores-maps.json").read_text())
+    request = CorpusRequest(root=None, cache=real_data, workers=0)
+    corpus = resolve_corpus(str(real_data / "maps-metadata.csv"), request)
+    segmentation = Segmentation()
+    inputs = fingerprint_inputs(corpus.recordings, corpus.root, segmentation=segmentation)
+    assert identity_of(corpus.recordings, inputs, segmentation) == result["identity"]
+    assert {arm: len(runs) for arm, runs in result["arms"].items()} == {"d0": 3, "a4r": 3}
+    for summary in result["summary"].values():
+        assert summary["paper"]["S"]["low"] >= 0.65
 
 
 def test_the_sizes_of_a_store_are_the_measured_ones() -> None:
