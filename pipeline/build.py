@@ -27,6 +27,7 @@ from pipeline.describe import describe_tasks, run_describe
 from pipeline.descriptors import DESCRIPTORS, Descriptor
 from pipeline.ingest import ingest_tasks, run_ingest
 from pipeline.job import BuildConfig, Job, refuse_foreign, write_build_info
+from pipeline.parts import FOLDER as PARTS
 from pipeline.plan import Failure, Input, fingerprint_inputs, identity_of, make_plan
 from pipeline.refresh import RULES, out_of_date, refresh
 from pipeline.store.reader import Store, read_record
@@ -89,6 +90,9 @@ def build(
         identity = identity_of(corpus.recordings, inputs, config.segmentation)
         folder = out / f"{corpus.name}-{identity[:12]}"
         refuse_foreign(folder)
+        left_out = [i.failure for i in inputs if i.failure]
+        if (store := _complete(folder, corpus, descriptors, config)) is not None:
+            return BuildResult(store=store, built=[], failures=left_out, seconds=job.clock.laps)
         with job.hold(folder) as stay:
             _refresh(folder, corpus, job)
             built: list[str] = []
@@ -103,7 +107,6 @@ def build(
                 built = built or added
                 if built:
                     write_build_info(folder, corpus, job)
-                left_out = [i.failure for i in inputs if i.failure]
                 return BuildResult(
                     store=store, built=built, failures=left_out, seconds=job.clock.laps
                 )
@@ -116,6 +119,20 @@ def build(
             stay.abandoned = fresh
         with contextlib.suppress(OSError):  # another builder may have come in since
             folder.rmdir()
+
+
+def _complete(
+    folder: Path, corpus: Corpus, descriptors: list[Descriptor], config: BuildConfig
+) -> Store | None:
+    """A finished store that lacks nothing, looked at without a lock: its disk may be read-only."""
+    if not (folder / RECORD).exists() or any((folder / n).exists() for n in (JOURNAL, PARTS)):
+        return None
+    if out_of_date(folder, [r.composition for r in corpus.recordings]):
+        return None
+    store = Store.open(folder)
+    if find_failures(store.table("recordings"), config.quality) or _missing(store, descriptors):
+        return None
+    return store
 
 
 def _extend(folder: Path, descriptors: list[Descriptor], job: Job) -> tuple[Store, list[str]]:

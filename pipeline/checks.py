@@ -149,7 +149,8 @@ def _samples(
                 yield chunk[max(0, start - number * rows) : stop - number * rows]
         except (ValueError, OSError) as error:
             raise StoreError(
-                f"the store's audio does not verify ({error}); build it again", kind="damaged"
+                f"the store's audio does not verify ({error}); delete the folder and build it again",
+                kind="damaged",
             ) from error
 
 

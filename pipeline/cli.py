@@ -288,7 +288,10 @@ def _names(text: str | None) -> tuple[str, ...] | None:
         from pipeline.descriptors import DESCRIPTORS
 
         return tuple(DESCRIPTORS.names())
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise typer.BadParameter(f"'{text}' names no descriptor", param_hint="--descriptors")
+    return names
 
 
 def _build_config(file: Path | None, flags: dict[str, Any]) -> Any:

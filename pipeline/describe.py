@@ -174,7 +174,9 @@ def _block_audio(
     try:
         raw = np.asarray(audio[begin:end])
     except (ValueError, OSError, RuntimeError) as error:
-        raise StoreError(f"the store's audio does not verify ({error}); build it again") from error
+        raise StoreError(
+            f"the store's audio does not verify ({error}); delete the folder and build it again"
+        ) from error
     scaled = np.multiply(raw, np.float32(1 / 32768), out=scratch.floats(len(raw)))
     return lambda i: scaled[starts[i] - begin : starts[i] - begin + SEGMENT_SAMPLES]
 

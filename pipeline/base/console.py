@@ -12,15 +12,19 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from pipeline.base.errors import EXIT_FAILURE, Interrupted, XmodalError
 
 PLAIN_EVERY_S = 5.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+COMPILERS = {"numba", "llvmlite"}  # packages; what is raised below their callbacks is dropped
+AGAIN_S = 0.2
 
 
 class Console:
@@ -101,7 +105,8 @@ def run_command(console: Console, action: Callable[[], Any]) -> None:
     ``XMODAL_DEBUG=1`` shows tracebacks.
     """
     try:
-        action()
+        with _stopping_shows():
+            action()
     except XmodalError as error:
         if os.environ.get("XMODAL_DEBUG"):
             raise
@@ -114,6 +119,18 @@ def run_command(console: Console, action: Callable[[], Any]) -> None:
             raise
         where = f" ({error.filename})" if error.filename else ""
         _leave(console, "system", f"{error.strerror or error}{where}", EXIT_FAILURE)
+
+
+@contextlib.contextmanager
+def _stopping_shows() -> Iterator[None]:
+    """Whatever comes of work that was told to stop, its end or an error, is that it stopped."""
+    try:
+        yield
+    except Exception as error:
+        if not _stopped or isinstance(error, Interrupted):
+            raise
+        raise Interrupted(_stopped[0]) from error
+    _raise_if_stopped()
 
 
 def _leave(console: Console, kind: str, message: str, code: int, details: Any = None) -> NoReturn:
@@ -130,24 +147,43 @@ def stop_signals_raise(remedy: str) -> Iterator[None]:
     """Inside the block, TERM, INT and USR2 raise :class:`Interrupted` (exit 75) with ``remedy``.
 
     For work that may stop anywhere because everything it writes is atomic. Python drops an exception
-    that comes up inside a destructor; progress updates and the block's end raise it again.
+    that comes up inside a destructor; progress updates and the block's end raise it again. A compiler
+    of kernels would drop it, too, or break by it: there the signal comes again until it is done.
     """
+    again: list[threading.Timer] = []
 
-    def stop(number: int, _: object) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         _stopped.append(f"stopped by {signal.Signals(number).name}; {remedy}")
+        if _compiles(frame):
+            again.append(threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)))
+            again[-1].daemon = True
+            again[-1].start()
+            return
         _raise_if_stopped()
 
     before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
-        yield
-        _raise_if_stopped()
+        with _stopping_shows():
+            yield
     finally:
+        for timer in again:
+            timer.cancel()
+            timer.join()
         _stopped.clear()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 _stopped: list[str] = []
+
+
+def _compiles(frame: FrameType | None) -> bool:
+    """Whether the code that a signal met was called by Numba or LLVM."""
+    while frame is not None:
+        if COMPILERS.intersection(Path(frame.f_code.co_filename).parts):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _raise_if_stopped() -> None:

@@ -256,3 +256,20 @@ def test_a_descriptor_that_gives_no_number_is_stopped(
     monkeypatch.setattr(kind, "extract", lambda self, s: original(self, s) * np.float32(1e6))
     with pytest.raises(StoreError, match="A4 has values that are not finite in float16"):
         build_quietly(corpus_of(own_corpus), tmp_path / "out")
+
+
+def test_a_finished_store_is_recognised_where_nothing_can_be_written(
+    tiny_corpus: Path, own_store: Path, tmp_path: Path, monkeypatch
+) -> None:
+    """Root may write anywhere, so the lock is what fails here, as on a read-only disk."""
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    out = own_store.parent
+    monkeypatch.setattr("pipeline.base.files.FolderLock.__enter__", read_only)
+    result = build_quietly(corpus_of(tiny_corpus), out)
+    assert not result.built
+    assert result.store.path == own_store
+    with pytest.raises(OSError, match="Read-only"):
+        build_quietly(corpus_of(tiny_corpus), out, descriptors=("A4", "D4", "mel", "A8"))

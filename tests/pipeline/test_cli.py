@@ -144,6 +144,7 @@ ERRORS = {
     "unknown corpus": (["build", "--corpus", "maestr0"], 2, "config"),
     "maestro without root": (["build", "--corpus", "maestro"], 3, "corpus"),
     "unknown descriptor": (["build", "--corpus", "CSV", "--descriptors", "A44"], 2, "config"),
+    "no descriptor": (["build", "--corpus", "CSV", "--descriptors", ","], 2, None),
     "unknown key in a file": (["build", "--corpus", "CSV", "--config", "BAD"], 2, "config"),
     "no such file of settings": (["build", "--corpus", "CSV", "--config", "no.toml"], 2, "config"),
     "not a store": (["info", "."], 3, "not-a-store"),

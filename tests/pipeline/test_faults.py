@@ -48,6 +48,23 @@ def process_group() -> Iterator[list[subprocess.Popen[str]]]:
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("after_s", [3.0, 5.0, 7.0, 9.0])
+def test_a_stop_while_kernels_are_compiled_is_a_stop(
+    after_s: float, tiny_corpus: Path, tmp_path: Path, monkeypatch, process_group
+) -> None:
+    """On a machine that has never run them: Numba's callbacks must not swallow the signal."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    flags = ("--workers", 0, "--descriptors", "all")
+    process = start_features("build", "--corpus", tiny_corpus, "--out", tmp_path / "out", *flags)
+    process_group.append(process)
+    time.sleep(after_s)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 75, err
+    assert "Traceback" not in err
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(5))
 def test_a_build_killed_at_any_byte_resumes_to_the_same_bytes(
     seed: int, long_corpus: Path, long_store: Store, tmp_path: Path

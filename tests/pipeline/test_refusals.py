@@ -206,16 +206,18 @@ def test_a_second_builder_is_refused(own_corpus: Path, tiny_store: Store, tmp_pa
 
 
 def test_a_lock_dies_with_its_owner(own_corpus: Path, tiny_store: Store, tmp_path: Path) -> None:
-    folder = tmp_path / "out" / tiny_store.path.name
     here, me = socket.gethostname(), os.getpid()
-    for owner in (
-        {"host": here, "pid": 2**22 + 5, "process_started": "1"},  # no such process
-        {"host": here, "pid": me, "process_started": "1"},  # the number is used again
-        {"host": "elsewhere", "pid": me, "process_started": "1"},  # no heartbeat any more
+    for number, owner in enumerate(
+        (
+            {"host": here, "pid": 2**22 + 5, "process_started": "1"},  # no such process
+            {"host": here, "pid": me, "process_started": "1"},  # the number is used again
+            {"host": "elsewhere", "pid": me, "process_started": "1"},  # no heartbeat any more
+        )
     ):
+        folder = tmp_path / str(number) / tiny_store.path.name
         file = lock(folder, **owner)
         os.utime(file, (time.time() - 700, time.time() - 700))
-        assert build_quietly(corpus_of(own_corpus), tmp_path / "out").store.path == folder
+        assert build_quietly(corpus_of(own_corpus), folder.parent).store.path == folder
         assert not file.exists()
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 import signal
+import time
 from typing import Any, Literal
 
 import pytest
@@ -165,3 +166,53 @@ def test_a_stop_signal_that_a_destructor_swallows_is_raised_at_the_next_step(cap
         Closes()
     with stop_signals_raise("come back"):  # what is over is forgotten
         pass
+
+
+def compiler(body: str) -> dict[str, object]:
+    """Code that lies where Numba's does."""
+    found: dict[str, object] = {"signal": signal, "time": time}
+    exec(compile(body, "/site-packages/numba/core/dispatcher.py", "exec"), found)
+    return found
+
+
+def test_a_compiler_is_let_finish_before_a_stop_signal_is_raised() -> None:
+    """What is raised inside its callbacks is dropped, or breaks it."""
+    begun = compiler(
+        "def compile_kernel(done):\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    time.sleep(0.5)\n"
+        "    done.append('compiled')\n"
+    )
+    done: list[str] = []
+
+    def work() -> None:
+        with stop_signals_raise("come back"):
+            begun["compile_kernel"](done)  # type: ignore[operator]
+            time.sleep(5)
+            done.append("went on")
+
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        work()
+    assert done == ["compiled"]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_stopping_broke_is_told_as_a_stop(inside: bool, capsys) -> None:
+    broken = compiler(
+        "def break_down():\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    raise RuntimeError('no compiled object yet')\n"
+    )["break_down"]
+
+    def action() -> None:
+        with stop_signals_raise("come back"):
+            broken()  # type: ignore[operator]
+
+    def outside() -> None:
+        with stop_signals_raise("come back"):
+            run_command(Console(), broken)  # type: ignore[arg-type]
+
+    with pytest.raises(SystemExit) as left:
+        run_command(Console(), action) if inside else outside()
+    assert left.value.code == 75
+    assert "stopped by SIGTERM; come back" in capsys.readouterr().err
