@@ -175,7 +175,7 @@ def _places(a, b, out):  # type: ignore[no-untyped-def]
 
 @kernel
 def _ones(word):  # type: ignore[no-untyped-def]
-    """How many bits are set (compiled to one instruction)."""
+    """How many bits are set, in one instruction; plots.py's own: caches know only their own file."""
     count = 0
     while word:
         word &= word - _1

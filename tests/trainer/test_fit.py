@@ -133,6 +133,18 @@ def test_a_signal_stops_at_a_step_boundary_and_resumes(
     assert results(tmp_path) == uninterrupted
 
 
+def newest_of_a_killed_run(store, folder):
+    """The last checkpoint of a training that was killed at its tenth step."""
+
+    def die(event):
+        if event["event"] == "step" and event["step"] == 10:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(store, folder, small(), report=die)
+    return sorted((folder / "checkpoints").glob("step-*"))[-1]
+
+
 class Bomb:
     """Runs when it is unpickled, if anything lets it."""
 
@@ -148,14 +160,7 @@ class Bomb:
 )
 def test_a_checkpoint_that_would_run_code_is_passed_over(writer, store, tmp_path, uninterrupted):
     """With sums that fit: whoever plants it can count them too."""
-
-    def die(event):
-        if event["event"] == "step" and event["step"] == 10:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(store, tmp_path, small(), report=die)
-    newest = sorted((tmp_path / "checkpoints").glob("step-*"))[-1]
+    newest = newest_of_a_killed_run(store, tmp_path)
     writer(Bomb(tmp_path / "exploded"), newest / "optimizer.pt")
     record = read_json(newest / "checkpoint.json")
     data = (newest / "optimizer.pt").read_bytes()
@@ -172,13 +177,7 @@ def test_a_checkpoint_that_would_run_code_is_passed_over(writer, store, tmp_path
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "delete", "uncommit"])
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(damage, store, tmp_path, uninterrupted):
-    def die(event):
-        if event["event"] == "step" and event["step"] == 10:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(store, tmp_path, small(), report=die)
-    newest = sorted((tmp_path / "checkpoints").glob("step-*"))[-1]
+    newest = newest_of_a_killed_run(store, tmp_path)
     target = newest / "optimizer.pt"
     content = bytearray(target.read_bytes())
     content[len(content) // 2] ^= 1
