@@ -25,6 +25,18 @@ def tiny_store(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> S
     return build_quietly(corpus_of(tiny_corpus), tmp_path_factory.mktemp("stores")).store
 
 
+@pytest.fixture(scope="session")
+def split_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """The store of six recordings of half a minute, two a split (read-only)."""
+    specs = tuple(
+        Spec(f"{split}-{i}", seconds=24.0, split=split, title=f"{split}, BWV {n}{i}")
+        for n, split in enumerate(("train", "validation", "test"), 1)
+        for i in range(2)
+    )
+    corpus = corpus_of(make_corpus(tmp_path_factory.mktemp("corpus"), specs))
+    return build_quietly(corpus, tmp_path_factory.mktemp("out")).store
+
+
 @pytest.fixture
 def own_corpus(tiny_corpus: Path, tmp_path: Path) -> Path:
     """The table of a private copy of the tiny corpus."""

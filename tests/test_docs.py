@@ -69,7 +69,7 @@ def test_the_examples_for_contributors_run_and_appear_everywhere() -> None:
         "import json, torch\n"
         "from pipeline.spectral import Spectrum\n"
         "from pipeline.descriptors import DESCRIPTORS\n"
-        "from trainer.arms import with_pairs\n"
+        "from trainer.resolve import with_pairs\n"
         "from trainer.commands import LISTINGS\n"
         "from trainer.model import build_model\n"
         "from trainer.presets import preset_config\n"

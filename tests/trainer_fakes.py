@@ -12,10 +12,12 @@ import numpy as np
 
 from pipeline.base.config import from_plain, merge, to_plain
 from pipeline.base.errors import StoreError
+from pipeline.descriptors import DESCRIPTORS
 from pipeline.descriptors.contract import Notes
-from trainer.arms import arm_pairs, with_pairs
+from trainer.arms import arm_pairs
 from trainer.config import RunConfig
 from trainer.presets import preset_config
+from trainer.resolve import with_pairs
 
 
 @dataclasses.dataclass
@@ -65,10 +67,14 @@ class FakeStore:
         self._arrays: dict[str, np.ndarray] = {
             "audio": rng.integers(-20_000, 20_000, samples).astype(np.int16),
             "mel": rng.uniform(0, 2, (n, 188, 96)).astype(np.float16),
-            "A4": rng.normal(size=(n, 188, 8)).astype(np.float16),
-            "D4": rng.normal(size=(total, 4)).astype(np.float16),
         }
-        axes = {"audio": "sample", "mel": "frame", "A4": "frame", "D4": "note"}
+        axes = {"audio": "sample", "mel": "frame"}
+        rows = {"frame": (n, 188), "segment": (n,), "note": (total,)}
+        for name, descriptor in DESCRIPTORS.items():
+            if descriptor.role == "descriptor":
+                shape = (*rows[descriptor.axis], descriptor.width)
+                self._arrays[name] = rng.normal(size=shape).astype(np.float16)
+                axes[name] = descriptor.axis
         self.arrays = {
             k: FakeInfo(axes[k], v.shape, str(v.dtype), f"fingerprint-{k}")
             for k, v in self._arrays.items()

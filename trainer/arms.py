@@ -1,219 +1,123 @@
-"""Arms: combinations of (descriptor, mechanism), their paper names, and what may be combined.
+"""Arms: combinations of (descriptor, mechanism) that have names in the paper or its records.
 
 The table holds names only: nothing in the code branches on them, and an arm that nobody has named
-works the same way.
+works the same way. Counts of parameters at the paper's size are in ``xmodal-train --list arms``.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from pipeline.base.config import from_plain, to_plain
 from pipeline.base.errors import ConfigError
-from pipeline.descriptors import DESCRIPTORS
-from trainer.config import Choice, PairConfig, RunConfig
-from trainer.encoders.frontends import FRONTENDS
-from trainer.encoders.pooling import POOLS
-from trainer.encoders.positions import POSITIONS
-from trainer.losses import LOSSES
-from trainer.mechanisms import MECHANISMS, Mechanism
-from trainer.schedules import SCHEDULES
+from trainer.config import PairConfig
+from trainer.mechanisms import MECHANISMS
+from trainer.mechanisms.moe import VARIANTS
 
-Pair = tuple[str, str]
-POSITIVE = ("width", "heads", "ffn", "embedding", "slots")
+Pairs = tuple[PairConfig, ...]
 
-ARMS: dict[str, tuple[Pair, ...]] = {
+
+def pair(descriptor: str, mechanism: str, **options: Any) -> PairConfig:
+    """One descriptor, one mechanism; what is not said of its options is their default."""
+    kind = MECHANISMS.get(mechanism).Options
+    where = f"pairs.{descriptor}-{mechanism}.options"
+    written_out = to_plain(from_plain(kind, options, where))
+    return PairConfig(descriptor=descriptor, mechanism=mechanism, options=written_out)
+
+
+def _tower(terms: str) -> PairConfig:
+    return pair("A4", "third_tower", beside=["D4"], terms=terms)
+
+
+def _experts(descriptor: str, variant: str) -> PairConfig:
+    return pair(descriptor, "moe", **VARIANTS[variant])
+
+
+_D4_A4 = (pair("D4", "concat"), pair("A4", "concat"))
+_A4R = pair("A4", "reverse_xattn")
+
+SCREENING: dict[str, Pairs] = {
     "d0": (),
-    "a4": (("A4", "concat"),),
-    "d4": (("D4", "concat"),),
-    "a4r": (("A4", "reverse_xattn"),),
-    "d4r": (("D4", "reverse_xattn"),),
-    "d4a4": (("D4", "concat"), ("A4", "concat")),
-    "d4-a4r": (("D4", "concat"), ("A4", "reverse_xattn")),
-    "d4a4r": (("D4", "reverse_xattn"), ("A4", "reverse_xattn")),
+    "d4": (pair("D4", "concat"),),
+    "a4": (pair("A4", "concat"),),
+    "a7": (pair("A7", "concat"),),
+    "a8": (pair("A8", "concat"),),
+    "a9": (pair("A9", "concat"),),
+    "d4x": (pair("D4", "xattn"),),
+    "a4x": (pair("A4", "xattn"),),
+    "a7x": (pair("A7", "xattn"),),
+    "d4r": (pair("D4", "reverse_xattn"),),
+    "a4r": (_A4R,),
+    "d4a4": _D4_A4,
+    "d4a4cm": (pair("D4", "cm"), pair("A4", "cm")),
 }
-"""Paper name → its pairs (method §3.1). ``d0`` is the control."""
+"""Phase 1, the 13 arms of the first screening (method §3.1); ``d0`` is the control."""
 
-FREEZE_POLICIES: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "run-d": ("audio.frontend", "audio.positions"),
-    "run-b": (
-        "audio.frontend",
-        "audio.positions",
-        "audio.transformer.layers.0",
-        "audio.transformer.layers.1",
-    ),
+FAMILIES: dict[str, Pairs] = {
+    "t3-tri": (*_D4_A4, _tower("tri")),
+    "t3-anc": (_tower("anc"),),
+    "t3-wt": (*_D4_A4, _tower("wt")),
+    "film-a4": (pair("A4", "film"),),
+    "film-d4": (pair("D4", "film"),),
+    "film-dual": (pair("A4", "film"), pair("D4", "film")),
+    "moe-a4": (_experts("A4", "v1"),),
+    "moe-dual": (_experts("A4", "v1"), _experts("D4", "v1")),
+    "moe-a4-v2": (_experts("A4", "v2"),),
+    "moe-a4-v3": (_experts("A4", "v3"),),
+    "moe-a4-v4": (_experts("A4", "v4"),),
 }
-"""Policy → paths of the modules that it freezes (method §6.2)."""
+"""Phase 2, the 11 larger architectures."""
+
+LATER: dict[str, Pairs] = {
+    "d4-a4r": (pair("D4", "concat"), _A4R),
+    "d4a4r": (pair("D4", "reverse_xattn"), _A4R),
+    "d4a7": (pair("D4", "concat"), pair("A7", "concat")),
+    "d1": (pair("D1", "aux_loss"),),
+    "d2": (pair("D2", "aux_loss", hidden=256, output=128),),
+    "d3": (pair("D3", "aux_loss"),),
+    # Modulated heads: on the sound's side by mean log band energy, on the notes' by mean D4.
+    "a4r-pca": (_A4R, pair("A4_level", "film_head")),
+    "a4r-pcm": (_A4R, pair("D4", "film_head")),
+    "a4r-pcd": (_A4R, pair("A4_level", "film_head"), pair("D4", "film_head")),
+    # Just intonation and recurrence as queries.
+    "a7r": (pair("A7", "reverse_xattn"),),
+    "a9r": (pair("A9", "reverse_xattn"),),
+    "a10ar": (pair("A10a", "reverse_xattn"),),
+    "a10br": (pair("A10b", "reverse_xattn"),),
+    "a10cr": (pair("A10c", "reverse_xattn"),),
+    "a10dr": (pair("A10d", "reverse_xattn"),),
+    "a10er": (pair("A10e", "reverse_xattn"),),
+    # Three descriptors by three mechanisms (with a7 above).
+    "a10a": (pair("A10a", "concat"),),
+    "a10d": (pair("A10d", "concat"),),
+    "a7-pca": (pair("A7", "film_head"),),
+    "a10a-pca": (pair("A10a", "film_head"),),
+    "a10d-pca": (pair("A10d", "film_head"),),
+    "a7-ab": (pair("A7", "attn_bias"),),
+    "a10a-ab": (pair("A10a", "attn_bias"),),
+    "a10d-ab": (pair("A10d", "attn_bias"),),
+}
+"""The combined arms, the ones with auxiliary losses, and what came after the paper."""
+
+ARMS: dict[str, Pairs] = {**SCREENING, **FAMILIES, **LATER}
 
 
-def arm_pairs(name: str) -> tuple[Pair, ...]:
-    """The pairs behind a paper name."""
+def arm_pairs(name: str) -> Pairs:
+    """The pairs behind a name."""
     if name not in ARMS:
         raise ConfigError(f"unknown arm '{name}': known: {', '.join(ARMS)}")
     return ARMS[name]
 
 
 def arm_name(pairs: Iterable[PairConfig]) -> str:
-    """The paper name of a combination, or ``DESCRIPTOR-mechanism`` joined by ``+``."""
-    given = sorted((p.descriptor, p.mechanism) for p in pairs)
+    """The name of a combination, or ``DESCRIPTOR-mechanism`` joined by ``+``."""
+    given = sorted(pairs, key=_order)
     for name, known in ARMS.items():
-        if sorted(known) == given:
+        if sorted(known, key=_order) == given:
             return name
-    return "+".join("-".join(pair) for pair in given)
+    return "+".join(f"{p.descriptor}-{p.mechanism}" for p in given)
 
 
-def with_pairs(config: RunConfig, pairs: Iterable[Pair | PairConfig]) -> RunConfig:
-    """``config`` with other pairs, resolved: options written out, order made canonical, checked."""
-    made = [
-        p if isinstance(p, PairConfig) else PairConfig(descriptor=p[0], mechanism=p[1])
-        for p in pairs
-    ]
-    return resolve(dataclasses.replace(config, pairs=tuple(made)))
-
-
-def resolve(config: RunConfig) -> RunConfig:
-    """Every option of every registered thing written out, and the whole checked.
-
-    Raises
-    ------
-    ConfigError
-        one line that says what cannot be combined, and why.
-    """
-    pairs = sorted(
-        (_resolve_pair(p) for p in config.pairs), key=lambda p: (p.descriptor, p.mechanism)
-    )
-    audio, midi = config.audio, config.midi
-    config = dataclasses.replace(
-        config,
-        pairs=tuple(pairs),
-        audio=dataclasses.replace(
-            audio,
-            frontend=_written_out(audio.frontend, FRONTENDS.get, "audio.frontend"),
-            positions=_written_out(audio.positions, POSITIONS.get, "audio.positions"),
-            pool=_written_out(audio.pool, POOLS.get, "audio.pool"),
-        ),
-        midi=dataclasses.replace(
-            midi,
-            positions=_written_out(midi.positions, POSITIONS.get, "midi.positions"),
-            pool=_written_out(midi.pool, POOLS.get, "midi.pool"),
-        ),
-        loss=_written_out(config.loss, LOSSES.get, "loss"),
-        schedule=_written_out(config.schedule, SCHEDULES.get, "schedule"),
-    )
-    _check_pairs(config)
-    _check_rest(config)
-    return config
-
-
-def _written_out(choice: Choice, get: Callable[[str], Any], where: str) -> Choice:
-    kind = get(choice.name).Options
-    return Choice(
-        name=choice.name, options=to_plain(from_plain(kind, choice.options, f"{where}.options"))
-    )
-
-
-def _resolve_pair(pair: PairConfig) -> PairConfig:
-    kind = MECHANISMS.get(pair.mechanism)
-    where = f"pairs.{pair.descriptor}-{pair.mechanism}.options"
-    options = to_plain(from_plain(kind.Options, pair.options, where))
-    return dataclasses.replace(pair, options=options)
-
-
-def _check_pairs(config: RunConfig) -> None:
-    taken: dict[tuple[str, str], PairConfig] = {}
-    for pair in config.pairs:
-        descriptor, mechanism = DESCRIPTORS.get(pair.descriptor), MECHANISMS.get(pair.mechanism)
-        if descriptor.role != "descriptor":
-            raise ConfigError(
-                f"{pair.descriptor} is the input of a front end, not a descriptor to inject; "
-                "xmodal-train --list descriptors shows the choices"
-            )
-        side = mechanism.enters(descriptor)
-        accepted = mechanism.axes.get(side, ())
-        if descriptor.axis not in accepted:
-            wanted = f"per-{' or per-'.join(accepted)}" if accepted else "no"
-            raise ConfigError(
-                f"{pair.mechanism} on the {side} side takes {wanted} descriptors; "
-                f"{pair.descriptor} is one value per {descriptor.axis}"
-            )
-        if mechanism.slot != "loss":
-            other = taken.setdefault((side, mechanism.slot), pair)
-            if other is not pair:
-                raise ConfigError(
-                    f"{other.descriptor} {other.mechanism} and {pair.descriptor} {pair.mechanism} "
-                    f"both take the {mechanism.slot} slot of the {side} encoder; keep one of them"
-                )
-        _check_pooled(config, pair, mechanism)
-
-
-def _check_pooled(config: RunConfig, pair: PairConfig, mechanism: type[Mechanism]) -> None:
-    companion = DESCRIPTORS.get(pair.descriptor).pooled
-    if not mechanism.pools or companion is None:
-        return
-    if config.mechanisms.pooled == "mean" and config.preset != "paper":
-        raise ConfigError(
-            f"{pair.mechanism} would be given the time mean of {pair.descriptor}, which is constant "
-            f"by construction; set mechanisms.pooled = companion ({companion}), or use --preset paper"
-        )
-    if config.mechanisms.pooled == "companion":
-        DESCRIPTORS.get(companion)
-
-
-def _check_rest(config: RunConfig) -> None:
-    _check_numbers(config)
-    if config.freeze not in FREEZE_POLICIES:
-        raise ConfigError(
-            f"unknown freeze policy '{config.freeze}': known: {', '.join(FREEZE_POLICIES)}"
-        )
-    for side, encoder in (("audio", config.audio), ("midi", config.midi)):
-        parts = POOLS.get(encoder.pool.name)
-        pool = parts(from_plain(parts.Options, encoder.pool.options, f"{side}.pool.options"))
-        if pool.parts % config.head.slots or config.head.embedding % config.head.slots:
-            raise ConfigError(
-                f"head.slots = {config.head.slots} must divide the {pool.parts} parts of the {side} "
-                f"pool and the embedding's {config.head.embedding} values"
-            )
-        width = encoder.transformer.width
-        for heads in (encoder.transformer.heads, config.mechanisms.heads):
-            if width % heads:
-                raise ConfigError(f"{side}: width {width} is not a multiple of {heads} heads")
-    budget = config.budget
-    if not 0 <= config.seed < 2**63:
-        raise ConfigError(f"seed = {config.seed}: must be from 0 to 2^63 - 1")
-    for name in ("epochs", "batches_per_epoch"):
-        if getattr(budget, name) < 1:
-            raise ConfigError(f"budget.{name} = {getattr(budget, name)}: must be at least 1")
-    if budget.batch_size < 2:
-        raise ConfigError(
-            f"budget.batch_size = {budget.batch_size}: must be at least 2, since batch statistics "
-            "and in-batch negatives need two segments"
-        )
-    if config.evaluation.pool_size < 2:
-        raise ConfigError(f"evaluation.pool_size = {config.evaluation.pool_size}: at least 2")
-    if config.evaluation.every < 1 or config.evaluation.batch_size < 1:
-        raise ConfigError("evaluation.every and evaluation.batch_size must be at least 1")
-
-
-def _check_numbers(config: RunConfig) -> None:
-    """No number is infinite or undefined, and what counts something real is positive."""
-    for path, value in _leaves(to_plain(config), ""):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{path} = {value}: must be a finite number")
-        name = path.rpartition(".")[2]
-        if name in POSITIVE and value < 1:
-            raise ConfigError(f"{path} = {value}: must be at least 1")
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _leaves(item, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _leaves(item, f"{path}[{i}]")
-    else:
-        yield path, value
+def _order(pair: PairConfig) -> tuple[str, str]:
+    return pair.descriptor, pair.mechanism

@@ -1,13 +1,22 @@
 """Multi-head attention, shared by encoders and mechanisms.
 
 Weights, initial distributions and arithmetic are those of ``torch.nn.MultiheadAttention``; the product
-is ``F.scaled_dot_product_attention`` with boolean masks or an additive bias. A row whose keys are all
-padding attends to its first key, so it stays finite.
+is ``F.scaled_dot_product_attention`` with boolean masks. A row whose keys are all padding attends to
+its first key, so it stays finite.
 
-Shape suffixes: B batch, T queries, U keys, C channels, H heads, E channels of a head, P packed tokens.
+A bias on the scores comes as the product of two thin matrices, ``L Rᵀ``, and enters as further
+channels of queries and keys: ``[q ; √E L] · [k ; R] / √E = q·k / √E + L·R``. No ``[T, T]`` matrix is
+ever made, and fused kernels still run.
+
+Shape suffixes: B batch, T queries, U keys, C channels, H heads, E channels of a head, R rank of a
+bias, P packed tokens.
 """
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +38,25 @@ class Packing:
         """Put tokens back; padding becomes zeros."""
         flat = x_PC.new_zeros(self.shape.numel(), x_PC.shape[-1])
         return flat.index_copy(0, self.place_P, x_PC).unflatten(0, self.shape)
+
+
+class ScoreBias(NamedTuple):
+    """``left @ rightᵀ`` is added to the scaled scores before the softmax."""
+
+    left_BHTR: Tensor
+    right_BHUR: Tensor
+
+    def dense(self) -> Tensor:
+        """``[B, H, T, U]``: for looking at, and for tests."""
+        return self.left_BHTR @ self.right_BHUR.mT
+
+
+def joined(biases: Sequence[ScoreBias]) -> ScoreBias | None:
+    """The sum of several biases: their ranks side by side."""
+    if len(biases) < 2:
+        return biases[0] if biases else None
+    lefts, rights = zip(*biases, strict=True)
+    return ScoreBias(torch.cat(lefts, dim=-1), torch.cat(rights, dim=-1))
 
 
 class Attention(nn.Module):
@@ -55,45 +83,58 @@ class Attention(nn.Module):
         query_BTC: Tensor,
         memory_BUC: Tensor,
         padding_BU: Tensor | None = None,
-        bias_BHTU: Tensor | None = None,
     ) -> Tensor:
         """Attend from ``query_BTC`` to ``memory_BUC`` (keys and values): ``[B, T, C]``.
 
-        Parameters
-        ----------
-        padding_BU : bool, True = a key nobody may attend to
-        bias_BHTU : added to the scaled scores before the softmax
+        ``padding_BU``: bool, True = a key nobody may attend to.
         """
         width = query_BTC.shape[-1]
         weight, bias = self.in_proj.weight, self.in_proj.bias
         q_BTC = F.linear(query_BTC, weight[:width], bias[:width])
         k_BUC, v_BUC = F.linear(memory_BUC, weight[width:], bias[width:]).chunk(2, dim=-1)
-        out_BTC = self._attend(q_BTC, k_BUC, v_BUC, _mask(padding_BU, bias_BHTU))
+        out_BTC = self._attend(q_BTC, k_BUC, v_BUC, padding_BU, None)
         return self.out_proj(out_BTC)
 
     def within(
         self,
         x: Tensor,
         padding_BT: Tensor | None,
-        bias_BHTT: Tensor | None,
+        bias: ScoreBias | None,
         packing: Packing | None,
     ) -> Tensor:
         """Self-attention; with ``packing``, ``x`` is ``[P, C]`` and so is the result."""
         mixed = self.in_proj(x)
         mixed_BT3C = mixed if packing is None else packing.unpack(mixed)
         q_BTC, k_BTC, v_BTC = mixed_BT3C.chunk(3, dim=-1)
-        out_BTC = self._attend(q_BTC, k_BTC, v_BTC, _mask(padding_BT, bias_BHTT))
+        out_BTC = self._attend(q_BTC, k_BTC, v_BTC, padding_BT, bias)
         return self.out_proj(out_BTC if packing is None else packing.pack(out_BTC))
 
-    def _attend(self, q_BTC: Tensor, k_BUC: Tensor, v_BUC: Tensor, mask: Tensor | None) -> Tensor:
+    def _attend(
+        self,
+        q_BTC: Tensor,
+        k_BUC: Tensor,
+        v_BUC: Tensor,
+        padding_BU: Tensor | None,
+        bias: ScoreBias | None,
+    ) -> Tensor:
+        q_BHTE, k_BHUE, v_BHUE = map(self._split, (q_BTC, k_BUC, v_BUC))
+        channels = q_BHTE.shape[-1]
+        if bias is not None:
+            left_BHTR = (bias.left_BHTR * math.sqrt(channels)).to(q_BHTE.dtype)
+            right_BHUR = bias.right_BHUR.to(k_BHUE.dtype)
+            q_BHTE = torch.cat([q_BHTE, left_BHTR], dim=-1)
+            k_BHUE = torch.cat([k_BHUE, right_BHUR], dim=-1)
+            # Flash kernels want values as wide as keys.
+            v_BHUE = F.pad(v_BHUE, (0, right_BHUR.shape[-1]))
         out_BHTE = F.scaled_dot_product_attention(
-            self._split(q_BTC),
-            self._split(k_BUC),
-            self._split(v_BUC),
-            attn_mask=mask,
+            q_BHTE,
+            k_BHUE,
+            v_BHUE,
+            attn_mask=None if padding_BU is None else visible_keys(padding_BU),
             dropout_p=self.dropout if self.training else 0.0,
+            scale=1 / math.sqrt(channels),
         )
-        return out_BHTE.transpose(1, 2).flatten(2)
+        return out_BHTE[..., :channels].transpose(1, 2).flatten(2)
 
     def _split(self, x_BTC: Tensor) -> Tensor:
         return x_BTC.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -105,10 +146,3 @@ def visible_keys(padding_BU: Tensor) -> Tensor:
     first_U = torch.arange(padding_BU.shape[1], device=padding_BU.device) == 0
     keep_BU = keep_BU | (padding_BU.all(dim=1, keepdim=True) & first_U)
     return keep_BU[:, None, None, :]
-
-
-def _mask(padding_BU: Tensor | None, bias_BHTU: Tensor | None) -> Tensor | None:
-    if padding_BU is None:
-        return bias_BHTU
-    keep_B11U = visible_keys(padding_BU)
-    return keep_B11U if bias_BHTU is None else bias_BHTU.masked_fill(~keep_B11U, float("-inf"))

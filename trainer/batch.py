@@ -6,11 +6,17 @@ Shape suffixes: B segments, S samples, N notes (padded), T tokens, C channels.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from pipeline.spectral import FRAME_S
+
+
+def alone(rows: Tensor) -> Tensor:
+    """The rows of all processes, where there is one process."""
+    return rows
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -27,6 +33,8 @@ class Batch:
     padding_BN : bool, **True = padding**
     arrays : the store's arrays by name, float32: ``[B, 188, K]``, ``[B, K]`` or, per note,
         ``[B, N, K]`` with zeros in padding
+    gather : puts the rows of all processes that share a training step together, in order, with
+        gradients; the identity in one process
     """
 
     segments_B: Tensor
@@ -38,6 +46,7 @@ class Batch:
     duration_BN: Tensor
     padding_BN: Tensor
     arrays: dict[str, Tensor]
+    gather: Callable[[Tensor], Tensor] = alone
 
     def __len__(self) -> int:
         return len(self.segments_B)

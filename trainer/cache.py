@@ -7,7 +7,8 @@ and into (pinned) host memory otherwise. There are no loader processes: a batch 
   seconds, so a window is four consecutive rows; overlapping windows share them. A strided view
   makes every window a row of a matrix that costs no memory.
 * **notes**: packed end to end, with each segment's offset and count; padded in the batch.
-* **arrays**: as stored (float16), widened to float32 in the batch.
+* **arrays**: as stored (float16), widened to float32 in the batch. What a store does not hold and
+  can be had from its audio on the device (:data:`COMPUTED`) is made for every batch.
 
 A segment without notes gets the reference's dummy note, in the batch only (method §1.4).
 
@@ -16,7 +17,7 @@ Shape suffixes: B batch, S samples, N notes (padded), R resident segments, K des
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -25,16 +26,21 @@ import torch
 from torch import Tensor
 
 from pipeline.base.errors import ConfigError, StoreError
+from pipeline.descriptors import DESCRIPTORS
 from pipeline.descriptors.contract import Notes
 from pipeline.spectral import SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLES
 from pipeline.store.reader import Store
 from trainer.batch import Batch
+from trainer.mel import log_mel
 
 Ints = npt.NDArray[np.int64]
 NotePadding = Literal["longest", "buckets"]
 
 READ_BYTES = 64 << 20
 PCM_SCALE = 32768.0
+COMPUTED: dict[str, Callable[[Tensor], Tensor]] = {"mel": log_mel}
+"""Arrays that can be had from a batch's samples, and how."""
+ON_DEVICE = " computed on the device"
 DUMMY_NOTE = {"pitch": 60, "velocity": 64, "duration_bucket": 16, "onset_s": 0.0, "duration_s": 0.5}
 PADDING_NOTE = {"pitch": 0, "velocity": 0, "duration_bucket": 0, "onset_s": -1.0, "duration_s": 0.0}
 CPU_BUCKET = 32
@@ -48,7 +54,8 @@ class ResidentStore:
     ----------
     store : an open store
     split : ``train``, ``validation`` or ``test``
-    arrays : names of what a batch must carry; ``audio`` is the sample axis
+    arrays : names of what a batch must carry; ``audio`` is the sample axis; what the store lacks is
+        computed from its audio where that is possible
     device : where batches are wanted
     segments : ``valid`` rows only, or ``all``
     note_padding : to the batch's ``longest`` item (the reference), or to one of a few ``buckets``
@@ -73,7 +80,7 @@ class ResidentStore:
         segments: Literal["all", "valid"] = "valid",
         note_padding: NotePadding = "buckets",
     ) -> None:
-        store.require(list(arrays))
+        held = held_arrays(store, arrays)
         table = store.segments
         chosen = table.split == split
         if segments == "valid":
@@ -88,7 +95,9 @@ class ResidentStore:
         self._audio: Tensor | None = None
         self._arrays: dict[str, Tensor] = {}
         self._per_note: set[str] = set()
-        for name in arrays:
+        self._computed = {n: COMPUTED[n] for n in arrays if n not in held}
+        self._hears = "audio" in arrays
+        for name in held:
             if store.arrays[name].axis == "sample":
                 self._load_audio(store, name)
             else:
@@ -103,10 +112,14 @@ class ResidentStore:
         """Bytes of resident tensors."""
         return sum(t.nbytes for t in self._tensors().values())
 
-    def batch(self, index: npt.ArrayLike) -> Batch:
-        """The segments ``index`` (positions in ``rows``) as tensors on the device."""
+    def batch(self, index: npt.ArrayLike, share: slice = slice(None)) -> Batch:
+        """The segments ``index`` (positions in ``rows``) as tensors on the device.
+
+        ``share``: of these only some, padded as all of them would be.
+        """
         index_np = np.asarray(index, np.int64)
         length = self._padded_length(int(self._count_np[index_np].max(initial=1)))
+        index_np = index_np[share]
         index_B = torch.from_numpy(index_np).to(self._home)
         count_B = self._count_R.index_select(0, index_B)
         place_N = torch.arange(length, device=self._home)
@@ -139,7 +152,14 @@ class ResidentStore:
             padding_BN=padding_BN,
             arrays=arrays,
         )
-        return batch if self._home == self.device else batch.to(self.device)
+        if self._home != self.device:
+            batch = batch.to(self.device)
+        for name, compute in self._computed.items():
+            assert batch.audio_BS is not None
+            batch.arrays[name] = compute(batch.audio_BS)
+        if not self._hears:
+            batch.audio_BS = None
+        return batch
 
     def _windows(self, index_B: Tensor) -> Tensor | None:
         if self._audio is None:
@@ -153,10 +173,7 @@ class ResidentStore:
         longest = max(1, longest)
         if self.note_padding == "longest":
             return longest
-        if self.device.type == "cpu":
-            return -(-longest // CPU_BUCKET) * CPU_BUCKET
-        step = CUDA_BUCKETS[-1]
-        return next((b for b in CUDA_BUCKETS if b >= longest), -(-longest // step) * step)
+        return padded_length(longest, self.device.type)
 
     def _load_notes(self, store: Store) -> None:
         table = store.segments
@@ -214,14 +231,42 @@ class ResidentStore:
         self._arrays = {k: place(v) for k, v in self._arrays.items()}
 
 
+def padded_length(longest: int, device_type: str) -> int:
+    """Notes of a batch whose longest item has ``longest``: few shapes on a GPU, little waste here."""
+    if device_type == "cpu":
+        return -(-longest // CPU_BUCKET) * CPU_BUCKET
+    step = CUDA_BUCKETS[-1]
+    return next((b for b in CUDA_BUCKETS if b >= longest), -(-longest // step) * step)
+
+
+def held_arrays(store: Store, arrays: Sequence[str]) -> list[str]:
+    """What must be read of a store for batches to carry ``arrays``.
+
+    Raises
+    ------
+    StoreError
+        when something is missing and cannot be computed from what is there.
+    """
+    missing = [name for name in arrays if name in COMPUTED and name not in store.arrays]
+    held = [name for name in arrays if name not in missing]
+    if missing and "audio" not in held:
+        held.append("audio")
+    store.require(held)
+    return held
+
+
 def fingerprints(store: Store, arrays: Sequence[str]) -> dict[str, str]:
     """What a run's signature hashes of a store.
 
     Its identity, which recordings share a composition (the strict protocol, by which a run selects
     its best step, reads that and it is not in the identity), and the arrays that the run reads.
     """
-    store.require(list(arrays))
-    read = {name: store.arrays[name].fingerprint for name in arrays}
+    held = held_arrays(store, arrays)
+    read = {name: store.arrays[name].fingerprint for name in held}
+    for name in arrays:
+        if name not in held:  # another transform's last bits
+            own = DESCRIPTORS.get(name).fingerprint(store.identity)
+            read[name] = own + ON_DEVICE
     return {"store": store.identity, "compositions": store.grouping, **read}
 
 

@@ -1,7 +1,8 @@
-"""``xmodal-train`` and ``xmodal-evaluate``. torch is imported inside commands: help is fast."""
+"""``xmodal-train · evaluate · export``. torch is imported inside commands: help is fast."""
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,6 +63,7 @@ SETTINGS: dict[str, Any] = {
 }
 train_app = typer.Typer(**SETTINGS)
 evaluate_app = typer.Typer(**SETTINGS)
+export_app = typer.Typer(**SETTINGS)
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
@@ -70,7 +72,8 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 @train_app.command(
     epilog="Examples:  xmodal-train --descriptor A4 --mechanism reverse_xattn   ·   xmodal-train "
     "--descriptor D4 --mechanism concat --descriptor A4 --mechanism concat   ·   xmodal-train --arm "
-    "d4-a4r --preset paper --seed 123   ·   xmodal-train --list arms"
+    "d4-a4r --preset paper --seed 123   ·   xmodal-train --descriptor A4 --mechanism moe --set "
+    "pairs.A4-moe.gate=top1 --set loss.name=siglip   ·   xmodal-train --list arms"
 )
 def train(
     store: Annotated[
@@ -86,14 +89,26 @@ def train(
     arm: Annotated[
         str | None, typer.Option(help="A named combination, for example d4-a4r.")
     ] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Several runs, one after the other: foundation.")
+    ] = None,
     preset: Annotated[
         Preset | None, typer.Option(help="Reference, or corrected settings. [default: sound]")
     ] = None,
     size: Annotated[
         Size | None, typer.Option(help="Model size. [default: base on a GPU, tiny on a CPU]")
     ] = None,
+    frontend: Annotated[
+        str | None, typer.Option(help="mel, wave or wave-frozen. [default: the preset's]")
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="vicreg, infonce or siglip. [default: the preset's]")
+    ] = None,
     schedule: Annotated[
         str | None, typer.Option(help="cosine, trapezoidal or cosine-tail. [default: the preset's]")
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option(help="none, run-d, run-b or gate-2. [default: the preset's]")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="[default: the preset's]")] = None,
     batches_per_epoch: Annotated[
@@ -118,6 +133,9 @@ def train(
     pool_size: Annotated[
         int | None, typer.Option(min=2, help="Candidates per query. [default: 256]")
     ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write curves for TensorBoard.")
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite/--resume", help="Start again, or go on with an existing run."),
@@ -127,13 +145,22 @@ def train(
     config: Annotated[
         Path | None, typer.Option(help="TOML laid over the preset; flags win over it.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting of the run (--dry-run shows them); may be repeated, wins over all.",
+        ),
+    ] = None,
     listing: Annotated[
         Listing | None, typer.Option("--list", help="List the choices and stop.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train one run on a store, select on validation, and print its scores beside the floor."""
-    console = Console(as_json)
+    # Of several processes that torchrun starts, the first one speaks.
+    console = Console(as_json, quiet=os.environ.get("RANK", "0") != "0")
     pairs = _pairs(descriptor or [], mechanism or [], arm)
     over: dict[str, Any] = {
         "budget": {
@@ -143,34 +170,44 @@ def train(
         },
         "evaluation": {"every": evaluate_every, "pool_size": pool_size},
         "schedule": {"name": schedule},
+        "loss": {"name": loss},
+        "audio": {"frontend": {"name": frontend}},
+        "freeze": freeze,
     }
 
     def action() -> None:
         from trainer import commands
+        from trainer.request import Wanted, run_requests
 
         if listing is not None:
             data, text = commands.LISTINGS[listing.value]()
             console.result(data, text)
             return
-        request = commands.run_request(
-            store=store,
-            out=out,
+        wanted = Wanted(
             pairs=pairs,
             arm=arm,
             preset=preset.value if preset else None,
             size=size.value if size else None,
             seed=seed,
-            init=init,
-            device=device,
             precision=precision.value,
-            compiled=compiled,
-            overwrite=overwrite,
-            deterministic=deterministic,
             config=config,
             over=over,
-            console=console,
+            settings=settings or (),
+            recipe=recipe,
         )
-        (commands.show_plan if dry_run else commands.train_and_score)(request, console)
+        requests = run_requests(
+            wanted,
+            store=store,
+            device=device,
+            console=console,
+            out=out,
+            init=init,
+            compiled=compiled,
+            tensorboard=tensorboard,
+            overwrite=overwrite,
+            deterministic=deterministic,
+        )
+        (commands.show_plans if dry_run else commands.train_all)(requests, console)
 
     with stop_signals_raise(REPEAT):
         run_command(console, action)
@@ -236,6 +273,35 @@ def evaluate(
 
     with stop_signals_raise(REPEAT):
         run_command(console, action)
+
+
+@export_app.command(epilog="Example:  xmodal-export runs/a4r-0123456789ab --out models/a4r")
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write. [default: models/<name of the run>]")
+    ] = None,
+    store: Annotated[
+        Path | None, typer.Option(help="The run's store, where it is not where it was.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older one.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a run's model, its configuration and a model card to a folder of their own."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from trainer import commands
+
+        commands.export(run, out, store, overwrite, console)
+
+    with stop_signals_raise(REPEAT):
+        run_command(console, action)
+
+
+def export_main() -> None:
+    """Entry point of ``xmodal-export``."""
+    export_app()
 
 
 def train_main() -> None:

@@ -7,84 +7,37 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.config import from_plain, load_toml, merge, to_plain
+from pipeline.base.config import to_plain
 from pipeline.base.console import Console, program
-from pipeline.base.errors import ConfigError, StoreError
+from pipeline.base.errors import StoreError
 from pipeline.descriptors import DESCRIPTORS
-from pipeline.store import Store, find_newest
+from pipeline.store import Store
 from trainer import scoring
-from trainer.arms import ARMS, arm_pairs, with_pairs
-from trainer.config import PRESETS, SIZES, RunConfig
-from trainer.devices import default_precision, default_size, pick_device
+from trainer.arms import ARMS
+from trainer.config import BudgetConfig
+from trainer.devices import pick_device
+from trainer.estimate import check_memory, estimate
+from trainer.export import export_run
 from trainer.mechanisms import MECHANISMS
 from trainer.model import build_model, parameter_inventory
+from trainer.parallel import is_first
 from trainer.presets import preset_config
+from trainer.resolve import with_pairs
 from trainer.run import Run, RunRequest, open_run, plan_run, train
 
 BOTH = ("paper", "strict")
-FEATURES = Path("data/features")
 BASELINE_FOLDER = "baselines"
+MODELS = Path("models")
 
 
-def run_request(
-    *,
-    store: Path | None,
-    out: Path,
-    pairs: Sequence[tuple[str, str]],
-    arm: str | None,
-    preset: str | None,
-    size: str | None,
-    seed: int | None,
-    init: Path | None,
-    device: str,
-    precision: str,
-    compiled: bool,
-    overwrite: bool,
-    deterministic: bool,
-    config: Path | None,
-    over: dict[str, Any],
-    console: Console,
-) -> RunRequest:
-    """Preset ← ``--config`` file ← flags, resolved; says what was chosen for the user."""
-    target = pick_device(device)
-    file = load_toml(config) if config else {}
-    if store is None:
-        store = find_newest(FEATURES)
-        console.say(f"store: {store} (the newest in {FEATURES})")
-    # The file may say what it is laid over, where no flag does.
-    preset = preset or _one_of("preset", file.get("preset", "sound"), PRESETS)
-    if size is None and "size" in file:
-        size = _one_of("size", file["size"], SIZES)
-    if size is None:
-        size = default_size(target)
-        console.say(f"size: {size} (device {target.type})")
-    if arm is not None:
-        pairs = arm_pairs(arm)
-    base: Any = preset_config(preset, size)  # type: ignore[arg-type]
-    plain = merge(merge(to_plain(base), file), {"preset": preset, "size": size})
-    plain = merge(plain, _given({**over, "seed": seed}))
-    if precision != "auto":
-        plain["precision"] = precision
-    elif "precision" not in file:
-        # The paper's numbers are float32's; asking for another format is up to the user.
-        plain["precision"] = base.precision if preset == "paper" else default_precision(target)
-    resolved = from_plain(RunConfig, plain)
-    chosen: Sequence[Any] = resolved.pairs if arm is None and not pairs else pairs
-    resolved = with_pairs(dataclasses.replace(resolved, pairs=()), chosen)
-    return RunRequest(
-        config=resolved,
-        store=store,
-        out=out,
-        device=device,
-        overwrite=overwrite,
-        deterministic=deterministic,
-        compiled=compiled,
-        init=init,
-    )
+def show_plans(requests: Sequence[RunRequest], console: Console) -> None:
+    """``--dry-run``: every resolved run, its parameters, what it would read and cost."""
+    shown = [_show_plan(request) for request in requests]
+    data = [d for d, _ in shown]
+    console.result(data if len(data) > 1 else data[0], "\n".join(text for _, text in shown))
 
 
-def show_plan(request: RunRequest, console: Console) -> None:
-    """``--dry-run``: the resolved run, its parameters and what it would read."""
+def _show_plan(request: RunRequest) -> tuple[dict[str, Any], str]:
     plan = plan_run(request)
     data = {
         "folder": str(plan.folder),
@@ -96,31 +49,55 @@ def show_plan(request: RunRequest, console: Console) -> None:
         "updates": plan.config.budget.updates,
         "config": to_plain(plan.config),
     }
+    device = pick_device(request.device)
+    found = estimate(plan.config, Store.open(request.store), device)
+    data["estimate"] = {**dataclasses.asdict(found), "needed_bytes": found.needed_bytes}
     inventory = parameter_inventory(build_model(plan.config, "meta"))
     lines = [
         f"{plan.folder}: {plan.config.preset}/{plan.config.size}, {plan.config.precision}, "
         f"{plan.config.budget.epochs} × {plan.config.budget.batches_per_epoch} × "
         f"{plan.config.budget.batch_size}, reads {', '.join(plan.reads)}",
+        f"about {duration(found.seconds)} on {device.type} ({found.flops_a_step / 1e9:,.0f} GFLOP a "
+        f"step), {found.needed_bytes / 1e9:.1f} GB of {found.available_bytes / 1e9:.1f} GB free "
+        f"({found.activation_bytes / 1e9:.1f} GB for a batch, "
+        f"{found.resident_bytes / 1e9:.1f} GB of data)",
         *(f"  {row.module:<32} {row.total:>12,} {row.trainable:>12,}" for row in inventory),
     ]
-    console.result(data, "\n".join(lines))
+    return data, "\n".join(lines)
+
+
+def train_all(requests: Sequence[RunRequest], console: Console) -> None:
+    """Train a run, or the stages of a recipe, each from the one before; score the last."""
+    *first, last = requests
+    init = last.init
+    for request in first:
+        init = _train(dataclasses.replace(request, init=init), console).path
+    train_and_score(dataclasses.replace(last, init=init), console)
+    if first and is_first():
+        run = plan_run(dataclasses.replace(last, init=init)).folder
+        console.say(f"start others from it: {program('xmodal-train')} --init {run} …")
 
 
 def train_and_score(request: RunRequest, console: Console) -> None:
     """Train (or go on), then score both protocols on validation beside the floor."""
-    store = Store.open(request.store)
-    evaluation = request.config.evaluation
-    plan = plan_run(request)
-    score = scoring.selection_score(store, plan.config)
-    console.say(
-        f"run: {plan.folder} ({plan.trainable:,} trainable parameters, "
-        f"{plan.config.budget.updates} updates)"
-    )
-    with console.progress(f"train {plan.arm}", plan.config.budget.updates) as update:
-        run = train(request, score, _reporter(console, update))
+    store, evaluation = Store.open(request.store), request.config.evaluation
+    run = _train(request, console)
+    if not is_first():
+        return
     records = scoring.score_run(run, store, "validation", BOTH, device=request.device)
     _print_scores(run, records, store, evaluation.pool_size, console)
     console.say(f"next: {program('xmodal-evaluate')} {run.path} --split test")
+
+
+def _train(request: RunRequest, console: Console) -> Run:
+    plan, store = plan_run(request), Store.open(request.store)
+    score = scoring.selection_score(store, plan.config)
+    device = pick_device(request.device)
+    check_memory(estimate(plan.config, store, device), device)
+    updates = plan.config.budget.updates
+    console.say(f"run: {plan.folder} ({plan.trainable:,} trainable parameters, {updates} updates)")
+    with console.progress(f"train {plan.arm}", updates) as update:
+        return train(request, score, _reporter(console, update, plan.config.budget))
 
 
 def evaluate_run(
@@ -181,6 +158,16 @@ def evaluate_baseline(
     console.result({"scores": records}, scoring.table([(name, r) for r in records]))
 
 
+def export(
+    path: Path, out: Path | None, store_path: Path | None, overwrite: bool, console: Console
+) -> None:
+    """Write a finished run as a folder of its own."""
+    run = open_run(path)
+    store = _store_of(run) if store_path is None else Store.open(store_path)
+    target = export_run(run, store, out or MODELS / run.path.name, overwrite=overwrite)
+    console.result({"model": str(target)}, str(target))
+
+
 def _store_of(run: Run) -> Store:
     """The store that a run was trained on, still where and what it was."""
     try:
@@ -234,7 +221,7 @@ def list_arms() -> tuple[list[dict[str, Any]], str]:
         data.append(
             {
                 "name": name,
-                "pairs": [{"descriptor": d, "mechanism": m} for d, m in pairs],
+                "pairs": to_plain(pairs),
                 "parameters": total.total,
                 "trainable": total.trainable,
             }
@@ -269,21 +256,36 @@ def _print_scores(
             rows.append((f"  floor: {scoring.FLOOR}", floors[i]))
     below = [r["protocol"] for r, f in zip(records, floors, strict=False) if r["S"] < f["S"]]
     text = scoring.table(rows)
+    if run.leaks:
+        text += "\nno retrieval scores: this arm is given the item that it is asked to find"
     if below:
         text += f"\nbelow the training-free floor under: {', '.join(below)}"
     console.result({"run": str(run.path), "scores": records, "floor": floors}, text)
 
 
-def _reporter(console: Console, update: Callable[[float, str], None]) -> Callable[[Any], None]:
-    """Progress events as a bar and a line per evaluation."""
+def _reporter(
+    console: Console, update: Callable[[float, str], None], budget: BudgetConfig
+) -> Callable[[Any], None]:
+    """Progress events as a bar, and a line per evaluation and epoch."""
+    best = ""
 
     def step(event: dict[str, Any]) -> None:
-        speed = f"{event['segments_per_s']:.0f} segments/s"
-        update(event["step"], f"loss {event['loss']:.3f}, {speed}")
+        speed = event["segments_per_s"]
+        left = (budget.updates - event["step"]) * budget.batch_size / max(speed, 1e-9)
+        note = f"loss {event['loss']:.3f}{best}, {speed:.0f} segments/s, {duration(left)} left"
+        update(event["step"], note)
 
     def evaluation(event: dict[str, Any]) -> None:
+        nonlocal best
+        best = f", best S {event['best_S']:.3f}"
         console.say(
             f"epoch {event['epoch']}: validation S {event['S']:.3f} (best {event['best_S']:.3f})"
+        )
+
+    def epoch(event: dict[str, Any]) -> None:
+        memory = ", ".join(f"{k} {v / 1e9:.1f} GB" for k, v in event["peak_memory"].items())
+        console.say(
+            f"epoch {event['epoch']}: {event['segments_per_s']:.0f} segments/s, peak memory {memory}"
         )
 
     def resumed(event: dict[str, Any]) -> None:
@@ -295,6 +297,7 @@ def _reporter(console: Console, update: Callable[[float, str], None]) -> Callabl
     handlers = {
         "step": step,
         "evaluation": evaluation,
+        "epoch": epoch,
         "resumed": resumed,
         "warning": message,
         "finished": message,
@@ -302,15 +305,8 @@ def _reporter(console: Console, update: Callable[[float, str], None]) -> Callabl
     return lambda event: handlers.get(event["event"], lambda _: None)(event)
 
 
-def _one_of(name: str, value: Any, known: Sequence[str]) -> str:
-    if value not in known:
-        raise ConfigError(f"config.{name} = {value!r}: must be one of {', '.join(known)}")
-    return str(value)
-
-
-def _given(over: dict[str, Any]) -> dict[str, Any]:
-    """Only the values that were given."""
-    cleaned = {
-        key: _given(value) if isinstance(value, dict) else value for key, value in over.items()
-    }
-    return {key: value for key, value in cleaned.items() if value not in (None, {})}
+def duration(seconds: float) -> str:
+    """``42 s``, ``7 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,7 +1,7 @@
 """What a run is: one nested frozen dataclass that says everything its result depends on.
 
 Nothing here imports torch. Every oddity of the reference is a declared value with two settings
-(`architecture.md` §6); `trainer.presets` fills them in, `trainer.arms` checks how they combine.
+(`architecture.md` §6); `trainer.presets` fills them in, `trainer.resolve` checks how they combine.
 Device and number of threads are not part of a run's configuration: they change its speed, and the
 last bits of its sums (equal bits need equal threads); `run.json` records both.
 """

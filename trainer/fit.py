@@ -8,6 +8,7 @@ for bit on a CPU.
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -33,9 +34,10 @@ from trainer.checkpoint import (
 )
 from trainer.devices import autocast, matmul_precision, peak_memory
 from trainer.guards import check_drift, check_step, constant_inputs
-from trainer.metrics_log import MetricsLog
+from trainer.metrics_log import Log, MetricsLog
 from trainer.model import RetrievalModel
 from trainer.optim import build_optimizer, set_rates
+from trainer.parallel import ALONE, Processes
 from trainer.schedules import update_multiplier
 from trainer.signals import StopFlag, stop_on_signals
 
@@ -81,6 +83,8 @@ def fit(
     report: Report = lambda event: None,
     initial_state: Callable[[], Mapping[str, Tensor]],
     compiled: bool = False,
+    processes: Processes = ALONE,
+    log: Callable[[int], Log] | None = None,
 ) -> FitResult:
     """Train ``model`` for its configured budget, going on from the newest checkpoint in ``folder``.
 
@@ -96,6 +100,8 @@ def fit(
         ``checkpoint`` or ``warning``
     initial_state : the model's state before step 1, for the drift check
     compiled : whether to compile the training step
+    log : makes one more log of what goes to ``metrics.jsonl``, given the step that it goes on after
+    processes : those that share every step; only the first writes, evaluates and reports
 
     Raises
     ------
@@ -104,21 +110,33 @@ def fit(
     RunError
         when the run diverges or something in it does not move.
     """
-    loop = _Loop(model, resident, folder, arm, evaluate, report, initial_state, compiled)
+    if not processes.first:
+        report = _silent
+    loop = _Loop(model, resident, folder, arm, evaluate, report, initial_state, compiled, processes)
+    if log is not None and processes.first:
+        loop.logs.append(log(loop.progress.step))
     try:
         with stop_on_signals() as stop, matmul_precision(model.config.precision):
             loop.run(stop)
     finally:
-        loop.log.close()
+        for each in loop.logs:
+            each.close()
     return loop.result()
+
+
+def _silent(event: Event) -> None:
+    """Only the first process speaks."""
 
 
 class _Loop:
     def __init__(
         self, model: RetrievalModel, resident: ResidentStore, folder: Path, arm: str,
         evaluate: Evaluate, report: Report, initial_state: Callable[[], Mapping[str, Tensor]],
-        compiled: bool,
+        compiled: bool, processes: Processes,
     ) -> None:  # fmt: skip
+        self.processes = processes
+        self.stopping = False
+        self.share = processes.share(model.config.budget.batch_size)
         self.model, self.resident, self.arm = model, resident, arm
         self.evaluate, self.report, self.initial_state = evaluate, report, initial_state
         self.config = model.config
@@ -134,8 +152,13 @@ class _Loop:
         )
         if found is not None:
             self._restore(found)
+        # Nobody writes before all have read; all go on from the same step.
+        if processes.tell(self.progress.step) != self.progress.step:
+            raise RunError("the processes of this run do not see the same checkpoints")
         folder.mkdir(parents=True, exist_ok=True)
-        self.log = MetricsLog(folder / METRICS, self.progress.metrics_bytes)
+        path = folder / METRICS if processes.first else Path(os.devnull)
+        self.log = MetricsLog(path, self.progress.metrics_bytes if processes.first else 0)
+        self.logs: list[Log] = [self.log]
         if self.log.missing_bytes:
             text = f"{folder / METRICS} lacks {self.log.missing_bytes} bytes of earlier steps"
             report({"event": "warning", "message": f"{text}; --overwrite would train again"})
@@ -147,17 +170,17 @@ class _Loop:
             self._check_conditioning()
         while progress.step < budget.updates:
             began = time.monotonic()
-            self._step()
+            self._step(bool(stop))
             self.busy_s += time.monotonic() - began
             self.own_steps += 1
             if progress.step % budget.batches_per_epoch == 0:
                 self._end_epoch(progress.step // budget.batches_per_epoch)
-            elif stop:
+            elif self._asked(stop):
                 self._save()
-            if stop:
+            if self._asked(stop):
                 raise Interrupted(
-                    f"stopped by {stop.name} after step {progress.step} of {budget.updates}; repeat "
-                    "the command to go on from there"
+                    f"stopped by {stop.name or 'a signal'} after step {progress.step} of "
+                    f"{budget.updates}; repeat the command to go on from there"
                 )
         self._publish()
 
@@ -172,20 +195,28 @@ class _Loop:
             peak_memory=peak_memory(self.device),
         )
 
-    def _step(self) -> None:
+    def _asked(self, stop: StopFlag) -> bool:
+        """Whether to stop: of several processes, where all of them know that one was asked."""
+        return bool(stop) if self.processes.count == 1 else self.stopping
+
+    def _step(self, stop: bool) -> None:
         config, progress = self.config, self.progress
         epoch, within = divmod(progress.step, config.budget.batches_per_epoch)
+        if within == 0 or self.own_steps == 0:
+            self.model.begin_epoch(epoch + 1, config.budget.epochs)
         size = config.budget.batch_size
         index = batch_order(len(self.resident), size, config.seed, epoch, within)
-        batch = self.resident.batch(index)
+        batch = self.resident.batch(index, self.share)
+        batch.gather = self.processes.gather
         multiplier = update_multiplier(config.schedule, progress.step + 1, config.budget.updates)
         set_rates(self.optimizer, multiplier)
-        seed_step(config.seed, progress.step)
+        seed_step(config.seed, progress.step, self.processes.rank)
         self.model.train()
         with autocast(config.precision, self.device):
             loss, parts = self.training_step(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss / self.processes.count).backward()
+        flag = self.processes.add_up(self.model.parameters(), stop)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.optimizer.clip_norm)
         self.optimizer.step()
         progress.step += 1
@@ -194,6 +225,7 @@ class _Loop:
         self.unread.append((row, values, self.resident.rows[index]))
         if self.device.type == "cpu" or len(self.unread) >= CUDA_FLUSH_STEPS:
             self._flush()
+            self.stopping = bool(flag)  # on the device, like the losses
 
     def _flush(self) -> None:
         """Read the losses that are still on the device, check them, log them."""
@@ -209,14 +241,20 @@ class _Loop:
                 segments=segments.tolist(),
                 arm=self.arm,
             )
-            self.log.write({**row, **values})
+            self._write({**row, **values})
             self.report(
                 {"event": "step", **row, **values, "segments_per_s": self._segments_per_s()}
             )
         self.unread.clear()
 
+    def _write(self, row: dict[str, Any]) -> None:
+        for log in self.logs:
+            log.write(row)
+
     def _end_epoch(self, epoch: int) -> None:
         self._flush()
+        if not self.processes.first:
+            return
         progress, config = self.progress, self.config
         if epoch == 1:
             check_drift(self.optimizer, self.model, dict(self.initial_state()))
@@ -224,7 +262,7 @@ class _Loop:
             scores = self.evaluate(self.model)
             # Only what a repeated run would compute again: no times.
             kept = {k: scores[k] for k in ("S", "MRR", "a2m", "m2a") if k in scores}
-            self.log.write({"step": progress.step, "epoch": epoch, "validation": kept})
+            self._write({"step": progress.step, "epoch": epoch, "validation": kept})
             score = float(scores["S"]), float(scores.get("MRR", 0.0))
             if progress.best_S is None or score > (progress.best_S, progress.best_MRR):
                 (progress.best_S, progress.best_MRR), progress.best_step = score, progress.step
@@ -239,6 +277,8 @@ class _Loop:
 
     def _save(self) -> None:
         self._flush()
+        if not self.processes.first:
+            return
         progress = self.progress
         progress.metrics_bytes = self.log.commit()
         save_checkpoint(
@@ -255,7 +295,7 @@ class _Loop:
     def _publish(self) -> None:
         """``model.safetensors`` of the run = the best checkpoint's."""
         best = self.progress.best_step
-        if best is None:
+        if best is None or not self.processes.first:
             return
         source, target = checkpoint_path(self.checkpoints, best) / MODEL, self.folder / MODEL
         if not verifies(source.parent):
@@ -290,7 +330,8 @@ class _Loop:
         return self.own_steps * self.config.budget.batch_size / max(self.busy_s, 1e-9)
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Make all random draws of a step (dropout, on every device) a function of (seed, step)."""
-    state = np.random.SeedSequence([seed, step, 0x5EED]).generate_state(1, np.uint64)[0]
+def seed_step(seed: int, step: int, rank: int = 0) -> None:
+    """Make all random draws of a step (dropout, on every device) a function of (seed, step, rank)."""
+    entropy = [seed, step, 0x5EED, *([rank] if rank else [])]
+    state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
     torch.manual_seed(int(state) & (2**63 - 1))

@@ -79,9 +79,7 @@ def check_drift(
 def constant_inputs(model: RetrievalModel, batch: Batch) -> list[str]:
     """Mechanisms that are conditioned on one vector a segment which is the same for all segments."""
     dead = []
-    for side in ("audio", "midi"):
-        for mechanism in model.arm_mechanisms(side):
-            pooled_BK = mechanism.pooled_input(batch)
-            if pooled_BK is not None and float(pooled_BK.std(dim=0).max()) < LEAST_STD:
-                dead.append(f"{mechanism.descriptor.name} pooled for {type(mechanism).__name__}")
+    for mechanism in model.every_mechanism():
+        if mechanism.pools and float(mechanism.pooled(batch).std(dim=0).max()) < LEAST_STD:
+            dead.append(f"{mechanism.source.name} pooled for {type(mechanism).__name__}")
     return dead

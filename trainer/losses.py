@@ -113,3 +113,36 @@ class Infonce(PairLoss):
         own_B = torch.arange(len(score_BB), device=score_BB.device)
         loss = 0.5 * (F.cross_entropy(score_BB, own_B) + F.cross_entropy(score_BB.T, own_B))
         return loss, {"temperature": (1 / scale).detach()}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SiglipOptions:
+    """Scale and bias of the logits at the start; both are learnt."""
+
+    scale: float = 10.0
+    bias: float = -10.0
+
+
+@LOSSES.register("siglip")
+class Siglip(PairLoss):
+    """Sigmoid loss: every pair of the batch is a question of its own, mates or not.
+
+    ``-Σ_ij log σ(z_ij (scale · cos(a_i, m_j) + bias)) / B`` with z = 1 for mates and -1 otherwise
+    (Zhai et al., "Sigmoid loss for language image pre-training", 2023).
+    """
+
+    Options = SiglipOptions
+
+    def __init__(self, options: SiglipOptions) -> None:
+        super().__init__(options)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(options.scale)))
+        self.bias = nn.Parameter(torch.tensor(options.bias))
+
+    def compute(self, audio_BD: Tensor, midi_BD: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean over the batch of the summed log losses."""
+        cosine_BB = F.normalize(audio_BD, dim=1) @ F.normalize(midi_BD, dim=1).T
+        logit_BB = self.log_scale.exp() * cosine_BB + self.bias
+        mates_BB = 2 * torch.eye(len(logit_BB), device=logit_BB.device) - 1
+        loss = -F.logsigmoid(mates_BB * logit_BB).sum(dim=1).mean()
+        parts = {"scale": self.log_scale.exp(), "bias": self.bias}
+        return loss, {name: part.detach() for name, part in parts.items()}

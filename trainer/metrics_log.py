@@ -7,8 +7,61 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from pipeline.base.errors import MissingExtra
+
+
+class Log(Protocol):
+    """Whatever takes the rows of a training: ``step``, and what was computed there."""
+
+    def write(self, row: dict[str, Any]) -> None:
+        """One row; numbers may lie in a nested table."""
+
+    def close(self) -> None:
+        """No more rows."""
+
+
+class TensorBoardLog:
+    """The same rows as curves (extra ``tensorboard``).
+
+    Parameters
+    ----------
+    folder : where event files go
+    step : the run goes on after it; what an earlier attempt wrote beyond is hidden
+
+    Raises
+    ------
+    MissingExtra
+        when TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise MissingExtra("tensorboard", "tensorboard") from None
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Every number of the row as a point."""
+        for name, value in _numbers(row, ""):
+            if name not in ("step", "epoch"):
+                self._writer.add_scalar(name, value, row["step"])
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._writer.close()
+
+
+def _numbers(row: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    for key, value in row.items():
+        if isinstance(value, dict):
+            yield from _numbers(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float):
+            yield prefix + key, float(value)
 
 
 class MetricsLog:

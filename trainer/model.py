@@ -5,8 +5,8 @@ Shape suffixes: B batch, C pooled features, D embedding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import reduce
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from pipeline.base.config import from_plain
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.descriptors.contract import Side
-from trainer.arms import FREEZE_POLICIES, resolve
 from trainer.batch import Batch
-from trainer.config import AudioConfig, MidiConfig, PairConfig, RunConfig
+from trainer.config import PairConfig, RunConfig
 from trainer.encoders.audio import AudioEncoder
-from trainer.encoders.heads import ProjectionHead
+from trainer.encoders.flow import project
+from trainer.encoders.heads import ProjectionHead, widths_inside
 from trainer.encoders.midi import MidiEncoder
 from trainer.losses import LOSSES
 from trainer.mechanisms import MECHANISMS, Mechanism
 from trainer.mechanisms.contract import Host
+from trainer.optim import FREEZE_POLICIES
+from trainer.resolve import resolve
 
 __all__ = ["Batch", "ModuleCount", "RetrievalModel", "build_model", "parameter_inventory"]
 
@@ -48,66 +50,85 @@ class RetrievalModel(nn.Module):
         self.loss = kind(from_plain(kind.Options, config.loss.options, "loss.options"))
         for path in FREEZE_POLICIES[config.freeze]:
             self.get_submodule(path).requires_grad_(False)
+        self.adopt_heads()
+
+    def adopt_heads(self) -> None:
+        """Show every mechanism its side's head: when it is new, and when it was given weights."""
+        heads: dict[Side, ProjectionHead] = {"audio": self.audio_head, "midi": self.midi_head}
+        for mechanism in self.every_mechanism():
+            mechanism.adopt(heads[mechanism.host.side])
 
     def _mechanism(self, pair: PairConfig) -> Mechanism:
         kind, descriptor = MECHANISMS.get(pair.mechanism), DESCRIPTORS.get(pair.descriptor)
         side = kind.enters(descriptor)
-        encoders: dict[Side, AudioConfig | MidiConfig] = {
-            "audio": self.config.audio,
-            "midi": self.config.midi,
-        }
-        shape = encoders[side].transformer
-        host = Host(side=side, width=shape.width, heads=shape.heads, layers=shape.layers)
+        shapes = {"audio": self.config.audio.transformer, "midi": self.config.midi.transformer}
+        widths: dict[Side, int] = {"audio": self.audio.width, "midi": self.midi.width}
+        shape, head = shapes[side], self.config.head
+        host = Host(
+            side=side,
+            width=shape.width,
+            heads=shape.heads,
+            layers=shape.layers,
+            head_widths=widths_inside(widths[side], head),
+            embedding=head.embedding,
+        )
         options: Any = from_plain(kind.Options, pair.options, f"{pair.mechanism}.options")
         return kind(host, descriptor, self.config.mechanisms, options)
 
+    def every_mechanism(self) -> Sequence[Mechanism]:
+        """All of the arm's mechanisms, in the order of the configuration."""
+        return cast("Sequence[Mechanism]", list(self.mechanisms.values()))
+
     def arm_mechanisms(self, side: Side) -> Sequence[Mechanism]:
         """The mechanisms that enter one encoder."""
-        every = cast("Sequence[Mechanism]", list(self.mechanisms.values()))
-        return [m for m in every if m.host.side == side]
+        return [m for m in self.every_mechanism() if m.host.side == side]
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Before the first training step of ``epoch`` (from 1), and where a run goes on in it."""
+        for mechanism in self.every_mechanism():
+            mechanism.begin_epoch(epoch, epochs)
 
     def reads(self) -> tuple[str, ...]:
         """Names of the store's arrays that a batch must carry; ``audio`` is the sample axis."""
         names = list(self.audio.frontend.reads)
-        for mechanism in (*self.arm_mechanisms("audio"), *self.arm_mechanisms("midi")):
+        for mechanism in self.every_mechanism():
             names.extend(mechanism.reads())
         return tuple(dict.fromkeys(names))
 
     def embed_audio(self, batch: Batch) -> Tensor:
         """Embeddings of the sound: ``[B, D]``, not normalised."""
-        mechanisms = self.arm_mechanisms("audio")
-        pooled_BC = self.audio(batch, mechanisms)
-        return _project(self.audio_head, pooled_BC, batch, mechanisms)
+        guests = self.arm_mechanisms("audio")
+        return project(batch, batch.gather(self.audio(batch, guests)), self.audio_head, guests)
 
     def embed_midi(self, batch: Batch) -> Tensor:
         """Embeddings of the notes: ``[B, D]``, not normalised."""
-        mechanisms = self.arm_mechanisms("midi")
-        pooled_BC = self.midi(batch, mechanisms)
-        return _project(self.midi_head, pooled_BC, batch, mechanisms)
+        guests = self.arm_mechanisms("midi")
+        return project(batch, batch.gather(self.midi(batch, guests)), self.midi_head, guests)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(audio, MIDI) embeddings, each ``[B, D]``."""
         return self.embed_audio(batch), self.embed_midi(batch)
 
     def training_step(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of one batch and its parts, which are detached scalars."""
+        """The loss of one batch and its parts, which are detached scalars.
+
+        Where several processes share a step, heads and loss see the batches of all of them
+        (``batch.gather``), so that batch statistics and negatives are those of one process.
+        """
         audio_BD, midi_BD = self(batch)
-        loss, parts = self.loss(audio_BD, midi_BD)
-        for mechanism in (*self.arm_mechanisms("audio"), *self.arm_mechanisms("midi")):
-            terms = mechanism.auxiliary(batch, audio_BD, midi_BD, lambda x, y: self.loss(x, y)[0])
-            for name, term in terms.items():
-                loss = loss + term
-                parts[name] = term.detach()
-        return loss, parts
-
-
-def _project(
-    head: ProjectionHead, pooled_BC: Tensor, batch: Batch, mechanisms: Sequence[Mechanism]
-) -> Tensor:
-    def in_head(hidden_BC: Tensor, layer: int) -> Tensor:
-        return reduce(lambda h, m: m.in_head(h, layer, batch), mechanisms, hidden_BC)
-
-    return head(pooled_BC, in_head if mechanisms else None)
+        pair, parts = self.loss(audio_BD, midi_BD)
+        weights: list[float] = []
+        terms: dict[str, list[Tensor]] = {}
+        for mechanism in self.every_mechanism():
+            weights.append(mechanism.pair_weight())
+            found = mechanism.auxiliary(batch, audio_BD, midi_BD, lambda x, y: self.loss(x, y)[0])
+            for name, term in found.items():
+                terms.setdefault(name, []).append(term)
+        added = {name: torch.stack(found).mean() for name, found in terms.items()}
+        if added:
+            parts["pair"] = pair.detach()
+        loss = math.prod(weights) * pair + sum(added.values())
+        return loss, parts | {name: term.detach() for name, term in added.items()}
 
 
 def build_model(config: RunConfig, device: torch.device | str = "cpu") -> RetrievalModel:
@@ -118,7 +139,7 @@ def build_model(config: RunConfig, device: torch.device | str = "cpu") -> Retrie
     Raises
     ------
     ConfigError
-        when the configuration cannot be built (see :func:`trainer.arms.resolve`).
+        when the configuration cannot be built (see :func:`trainer.resolve.resolve`).
     """
     config = resolve(config)
     device = torch.device(device)

@@ -10,6 +10,20 @@ from torch import nn
 from pipeline.base.errors import ConfigError
 from trainer.config import GroupConfig, OptimizerConfig
 
+FREEZE_POLICIES: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "run-d": ("audio.frontend", "audio.positions"),
+    "run-b": (
+        "audio.frontend",
+        "audio.positions",
+        "audio.transformer.layers.0",
+        "audio.transformer.layers.1",
+    ),
+    "gate-2": ("audio",),
+}
+"""Policy → paths of the modules that it freezes (method §6.2; ``gate-2`` is the foundation's first
+stage, §6.3, which leaves the whole audio encoder random)."""
+
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over the model's trainable parameters (method §6.1).

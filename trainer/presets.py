@@ -15,6 +15,7 @@ Budgets (epochs × batches × batch size)
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from trainer.config import (
     AudioConfig,
@@ -40,6 +41,20 @@ PAPER_CNN = [[512, 10, 5, 0], [512, 3, 2, 1], [512, 3, 2, 1], [1024, 3, 2, 1]]
 # The same shape, eight times narrower and at 512 samples a token, so that a CPU can run it.
 TINY_CNN = [[64, 16, 8, 4], [64, 8, 4, 2], [64, 8, 4, 2], [128, 8, 4, 4]]
 
+# Options of front ends that have no defaults, for runs that choose another than the preset's.
+FRONTEND_OPTIONS: dict[Size, dict[str, dict[str, Any]]] = {
+    "base": {
+        "mel": {"strides": [2, 1]},
+        "wave": {"layers": PAPER_CNN, "groups": 32},
+        "wave-frozen": {"layers": PAPER_CNN, "groups": 32},
+    },
+    "tiny": {
+        "mel": {"strides": [2, 2]},
+        "wave": {"layers": TINY_CNN, "groups": 32},
+        "wave-frozen": {"layers": TINY_CNN, "groups": 32},
+    },
+}
+
 
 def preset_config(preset: Preset, size: Size, *, seed: int = 42) -> RunConfig:
     """The resolved configuration of the control arm (no descriptor) of one preset and size."""
@@ -48,7 +63,7 @@ def preset_config(preset: Preset, size: Size, *, seed: int = 42) -> RunConfig:
 
 def _paper(
     seed: int, size: Size, audio: AudioConfig, midi: MidiConfig, head: HeadConfig,
-    heads: int, budget: BudgetConfig, first_evaluation: int, split: int,
+    heads: int, budget: BudgetConfig, warmup: int, first_evaluation: int, split: int,
 ) -> RunConfig:  # fmt: skip
     layers = audio.transformer.layers
     path = "audio.transformer.layers.{}".format
@@ -64,18 +79,20 @@ def _paper(
         loss=Choice(name="vicreg"),
         optimizer=OptimizerConfig(
             groups=(
+                # Empty under the reference's policies: both are frozen.
+                GroupConfig(name="front", modules=("audio.frontend", "audio.positions"), lr=5e-6),
                 GroupConfig(name="audio-lower", modules=tuple(map(path, range(split))), lr=5e-6),
                 GroupConfig(
                     name="audio-upper", modules=tuple(map(path, range(split, layers))), lr=1e-5
                 ),
                 GroupConfig(name="midi", modules=("midi",), lr=5e-5),
-                GroupConfig(name="heads", modules=("audio_head", "midi_head"), lr=1e-4),
+                GroupConfig(name="heads", modules=("audio_head", "midi_head", "loss"), lr=1e-4),
                 GroupConfig(name="mechanisms", modules=("mechanisms",), lr=5e-4),
             ),
             weight_decay=1e-4,
             decay="all",
         ),
-        schedule=Choice(name="cosine", options={"warmup": 200, "first_update": "full"}),
+        schedule=Choice(name="cosine", options={"warmup": warmup, "first_update": "full"}),
         freeze="run-d",
         budget=budget,
         evaluation=EvaluationConfig(
@@ -136,6 +153,7 @@ def _paper_base(seed: int) -> RunConfig:
         HeadConfig(hidden=(512, 512), embedding=256, slots=1),
         8,
         BudgetConfig(epochs=30, batches_per_epoch=1000, batch_size=16),
+        warmup=200,
         first_evaluation=25,
         split=2,
     )
@@ -150,6 +168,7 @@ def _paper_tiny(seed: int) -> RunConfig:
         HeadConfig(hidden=(256, 256), embedding=256, slots=1),
         4,
         BudgetConfig(epochs=5, batches_per_epoch=100, batch_size=16),
+        warmup=20,
         first_evaluation=1,
         split=1,
     )

@@ -26,15 +26,19 @@ from pipeline.base.config import from_plain, to_plain
 from pipeline.base.errors import ConfigError, Interrupted, RunError, XmodalError
 from pipeline.base.files import FolderLock, read_json, sha256_file, sweep_temporaries, write_json
 from pipeline.store.reader import Store
-from trainer.arms import arm_name, resolve
+from trainer import parallel
+from trainer.arms import arm_name
 from trainer.cache import NotePadding, ResidentStore, fingerprints
 from trainer.checkpoint import MODEL, load_weights
 from trainer.config import RunConfig, signature
 from trainer.devices import deterministic, pick_device
 from trainer.embed import embed_split
 from trainer.fit import CHECKPOINTS, METRICS, FitResult, Report, fit
+from trainer.metrics_log import TensorBoardLog
 from trainer.model import RetrievalModel, build_model, parameter_inventory
 from trainer.optim import build_optimizer
+from trainer.parallel import Processes
+from trainer.resolve import resolve
 from trainer.schedules import update_multiplier
 
 RUN_FILE = "run.json"
@@ -65,6 +69,7 @@ class RunRequest:
     overwrite: bool = False
     deterministic: bool = False
     compiled: bool = False
+    tensorboard: bool = False
     init: Path | None = None
 
 
@@ -92,6 +97,11 @@ class Run:
         file = self.path / MODEL
         wanted = self.record.get("model_sha256")
         return file.exists() and wanted in (None, sha256_file(file))
+
+    @property
+    def leaks(self) -> bool:
+        """Whether its embeddings know the item that they are asked to find."""
+        return bool(self.record.get("leaks", False))
 
     @property
     def store_path(self) -> Path:
@@ -127,6 +137,7 @@ class Plan:
     fingerprints: dict[str, str]
     parameters: int
     trainable: int
+    leaks: bool
 
 
 def plan_run(request: RunRequest) -> Plan:
@@ -148,6 +159,7 @@ def plan_run(request: RunRequest) -> Plan:
         fingerprints=reads,
         parameters=total.total,
         trainable=total.trainable,
+        leaks=any(m.leaks for m in model.every_mechanism()),
     )
 
 
@@ -168,8 +180,13 @@ def train(request: RunRequest, score: Score, report: Report = lambda event: None
         after a signal; repeating the request goes on.
     """
     plan = plan_run(request)
-    device = pick_device(request.device)
+    processes, device = parallel.join(pick_device(request.device))
     folder = plan.folder
+    if not processes.first:
+        if processes.tell():
+            _train(request, plan, device, score, report, processes)
+            processes.tell()
+        return open_run(folder)
     with FolderLock(folder):
         if request.overwrite:
             clear_run(folder)
@@ -180,13 +197,14 @@ def train(request: RunRequest, score: Score, report: Report = lambda event: None
             )
         if existing is not None and existing.finished and existing.whole:
             report({"event": "finished", "message": f"{folder} is trained already"})
+            processes.tell(False)
             return existing
         sweep_temporaries(folder)
         record = _record(request, plan, device, existing)
         write_json(folder / RUN_FILE, record)
+        processes.tell(True)
         try:
-            with deterministic(request.deterministic):
-                outcome: dict[str, Any] = _outcome(_train(request, plan, device, score, report))
+            outcome = _outcome(_train(request, plan, device, score, report, processes))
         except Interrupted:
             write_json(folder / RUN_FILE, {**record, "status": "interrupted"})
             raise
@@ -198,6 +216,7 @@ def train(request: RunRequest, score: Score, report: Report = lambda event: None
         shutil.rmtree(folder / EVALUATION, ignore_errors=True)
         outcome["model_sha256"] = sha256_file(folder / MODEL)
         write_json(folder / RUN_FILE, {**record, **outcome, "status": FINISHED})
+    processes.tell(True)
     return open_run(folder)
 
 
@@ -253,6 +272,7 @@ def initial_model(config: RunConfig, init: Path | None) -> RetrievalModel:
     base = {k: v for k, v in given.items() if not k.startswith(fresh)}
     kept = {k: v for k, v in own.items() if k.startswith(fresh)}
     load_strictly(model, base | kept, init)
+    model.adopt_heads()
     return model
 
 
@@ -280,7 +300,12 @@ def clear_run(folder: Path) -> None:
 
 
 def _train(
-    request: RunRequest, plan: Plan, device: torch.device, score: Score, report: Report
+    request: RunRequest,
+    plan: Plan,
+    device: torch.device,
+    score: Score,
+    report: Report,
+    processes: Processes,
 ) -> FitResult:
     config, store = plan.config, Store.open(request.store)
     training = residents(config, store, "train", device, training=True)
@@ -289,16 +314,21 @@ def _train(
     def evaluate(model: RetrievalModel) -> Mapping[str, Any]:
         return score(*embed_split(model, validation), validation)
 
-    return fit(
-        initial_model(config, request.init).to(device),
-        training,
-        plan.folder,
-        arm=plan.arm,
-        evaluate=evaluate,
-        report=report,
-        initial_state=lambda: initial_model(config, request.init).state_dict(),
-        compiled=request.compiled,
-    )
+    with deterministic(request.deterministic):
+        return fit(
+            initial_model(config, request.init).to(device),
+            training,
+            plan.folder,
+            arm=plan.arm,
+            evaluate=evaluate,
+            report=report,
+            initial_state=lambda: initial_model(config, request.init).state_dict(),
+            compiled=request.compiled,
+            processes=processes,
+            log=(lambda step: TensorBoardLog(plan.folder / "tensorboard", step))
+            if request.tensorboard
+            else None,
+        )
 
 
 def _buildable(config: RunConfig) -> RetrievalModel:
@@ -346,6 +376,7 @@ def _record(
         "init": None if request.init is None else str(request.init),
         "store": {"path": str(request.store.resolve()), "name": request.store.resolve().name},
         "parameters": {"total": plan.parameters, "trainable": plan.trainable},
+        "leaks": plan.leaks,
         "commit": _commit(),
         "versions": {
             "python": platform.python_version(),

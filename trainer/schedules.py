@@ -47,9 +47,12 @@ class TrapezoidalOptions(CosineOptions):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class CosineTailOptions(CosineOptions):
-    """A cosine over ``reference`` updates down to ``floor``, then a line to ``end`` at T."""
+    """A cosine over ``reference`` updates down to ``floor``, then a line to ``end`` at T.
 
-    reference: int = 30_000
+    Without ``reference`` it is half of all updates: 30,000 of the paper's 60,000.
+    """
+
+    reference: int | None = None
     floor: float = 0.10
     end: float = 0.02
 
@@ -61,16 +64,28 @@ def cosine(k: int, total: int, options: CosineOptions) -> float:
 
 def trapezoidal(k: int, total: int, options: TrapezoidalOptions) -> float:
     """1 up to H = W + int(hold · (T - W)), then a half cosine to 0 at T."""
-    hold_end = options.warmup + int(options.hold * (total - options.warmup))
-    return 1.0 if k <= hold_end else _half_cosine(k, hold_end, total)
+    held = hold_end(total, options)
+    return 1.0 if k <= held else _half_cosine(k, held, total)
+
+
+def hold_end(total: int, options: TrapezoidalOptions) -> int:
+    """Last update at the full rate (25,100 of 50,000)."""
+    return options.warmup + int(options.hold * (total - options.warmup))
+
+
+def tail_start(reference: int, options: CosineTailOptions) -> int:
+    """Update at which the cosine has come down to the floor (23,895 for 30,000)."""
+    part = math.acos(2 * options.floor - 1) / math.pi
+    return options.warmup + int(part * (reference - options.warmup))
 
 
 def cosine_tail(k: int, total: int, options: CosineTailOptions) -> float:
     """A half cosine over the reference length until it reaches the floor, then a linear tail."""
     warmup, floor = options.warmup, options.floor
-    tail = warmup + int(math.acos(2 * floor - 1) / math.pi * (options.reference - warmup))
+    reference = options.reference or total // 2
+    tail = tail_start(reference, options)
     if k <= tail:
-        return _half_cosine(k, warmup, options.reference)
+        return _half_cosine(k, warmup, reference)
     return floor + (options.end - floor) * min(1.0, (k - tail) / max(1, total - tail))
 
 

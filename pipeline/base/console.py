@@ -33,15 +33,17 @@ class Console:
     Parameters
     ----------
     as_json : print one JSON document on stdout instead of text
+    quiet : say nothing but errors (another process of the same command speaks)
     """
 
-    def __init__(self, as_json: bool = False) -> None:
-        self.as_json = as_json
-        self.bars = sys.stderr.isatty()
+    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
+        self.as_json, self.quiet = as_json, quiet
+        self.bars = sys.stderr.isatty() and not quiet
 
     def say(self, text: str) -> None:
         """A line about what is going on (stderr)."""
-        print(text, file=sys.stderr, flush=True)
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
 
     def result(self, data: Any, text: str) -> None:
         """The command's answer (stdout)."""

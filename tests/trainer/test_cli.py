@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from makers import Spec, build_quietly, corpus_of, make_corpus
+from makers import build_quietly, corpus_of
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -20,13 +20,14 @@ from pipeline.base.console import Console
 from pipeline.store import Store
 from trainer.cli import evaluate_app, train_app
 from trainer.commands import _reporter
+from trainer.config import BudgetConfig
 
 TRAIN_FLAGS = {
     "--store", "--out", "--descriptor", "--mechanism", "--arm", "--preset", "--size", "--schedule",
     "--epochs", "--batches-per-epoch", "--batch-size", "--seed", "--init", "--device", "--precision",
     "--compile", "--no-compile", "--evaluate-every", "--pool-size", "--overwrite", "--resume",
     "--deterministic", "--no-deterministic", "--dry-run", "--no-dry-run", "--config", "--list",
-    "--json",
+    "--json", "--frontend", "--loss", "--freeze", "--set", "--recipe", "--tensorboard",
 }  # fmt: skip
 EVALUATE_FLAGS = {
     "--baseline", "--protocol", "--split", "--store", "--seed", "--pool-size", "--save-embeddings",
@@ -52,17 +53,9 @@ def answer(name: str, *arguments: object) -> Any:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """Six recordings of half a minute, two a split."""
-    folder = tmp_path_factory.mktemp("corpus")
-    specs = tuple(
-        Spec(f"{split}-{i}", seconds=24.0, split=split, title=f"{split}, BWV {n}{i}")
-        for n, split in enumerate(("train", "validation", "test"), 1)
-        for i in range(2)
-    )
-    return build_quietly(
-        corpus_of(make_corpus(folder, specs)), tmp_path_factory.mktemp("out")
-    ).store
+def store(split_store: Store) -> Store:
+    """The store of every test here."""
+    return split_store
 
 
 SMALL = (
@@ -147,11 +140,17 @@ def test_a_run_leaves_the_documented_files_and_scores(
     assert not list((folder / "evaluation").glob("*-test.json"))
 
 
-def test_the_speed_is_told_with_every_step() -> None:
+def test_speed_time_left_and_best_score_are_told_with_every_step() -> None:
     notes: list[str] = []
-    report = _reporter(Console(), lambda done, note: notes.append(note))
+    budget = BudgetConfig(epochs=2, batches_per_epoch=50, batch_size=16)
+    report = _reporter(Console(), lambda done, note: notes.append(note), budget)
     report({"event": "step", "step": 1, "loss": 2.5, "segments_per_s": 12.4})
-    assert notes == ["loss 2.500, 12 segments/s"]
+    report({"event": "evaluation", "epoch": 1, "S": 0.5, "best_S": 0.75})
+    report({"event": "step", "step": 100, "loss": 2.5, "segments_per_s": 12.4})
+    assert notes == [
+        "loss 2.500, 12 segments/s, 2 min left",
+        "loss 2.500, best S 0.750, 12 segments/s, 0 s left",
+    ]
 
 
 def test_a_finished_run_is_recognised(trained: tuple[Path, dict[str, Any]], store: Store) -> None:

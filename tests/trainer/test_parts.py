@@ -23,7 +23,7 @@ from trainer.encoders.frontends import MelConvolution, MelOptions
 from trainer.encoders.heads import ProjectionHead
 from trainer.encoders.pooling import MeanOptions, MeanPool, SlotPool, SlotsOptions
 from trainer.encoders.positions import index_sinusoids
-from trainer.mechanisms.concat import resample_frames
+from trainer.mechanisms.align import resample
 from trainer.model import build_model
 from trainer.run import RunRequest, initial_model, open_run, train
 
@@ -78,9 +78,9 @@ def test_index_sinusoids_are_the_textbooks():
 
 def test_frames_are_interpolated_up_and_averaged_down():
     frames = torch.randn(2, 188, 3)
-    down = resample_frames(frames, 47)
+    down = resample(frames, 47)
     torch.testing.assert_close(down, frames.view(2, 47, 4, 3).mean(2))
-    up = resample_frames(frames, 2400).numpy()
+    up = resample(frames, 2400).numpy()
     position = (np.arange(2400) + 0.5) * 188 / 2400 - 0.5  # align_corners=False
     expected = np.interp(position, np.arange(188), frames[0, :, 1].numpy())
     np.testing.assert_allclose(up[0, :, 1], expected, atol=1e-4)

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from pipeline.base.config import from_plain
 from trainer.batch import Batch
 from trainer.config import AudioConfig
-from trainer.encoders.flow import encode
+from trainer.encoders.flow import Guest, encode
 from trainer.encoders.frontends import FRONTENDS, Frontend
 from trainer.encoders.pooling import POOLS
 from trainer.encoders.positions import POSITIONS
 from trainer.encoders.transformer import Transformer
-from trainer.mechanisms.contract import Mechanism
 
 
 class AudioEncoder(nn.Module):
@@ -46,8 +45,8 @@ class AudioEncoder(nn.Module):
             self.frontend.eval()
         return self
 
-    def forward(self, batch: Batch, mechanisms: Sequence[Mechanism] = ()) -> Tensor:
+    def forward(self, batch: Batch, guests: Sequence[Guest] = ()) -> Tensor:
         """Pooled features ``[B, width]`` (before the head)."""
         tokens = self.frontend(batch)
-        tokens = encode(batch, tokens, self.positions, self.transformer, mechanisms)
+        tokens = encode(batch, tokens, self.positions, self.transformer, guests)
         return self.pool(tokens)

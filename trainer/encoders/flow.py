@@ -1,16 +1,41 @@
-"""The one path through either encoder, with the places where mechanisms may step in."""
+"""The one path through either encoder, and the places where something may step in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
+from typing import Protocol
 
 from torch import Tensor
 
+from trainer.attention import ScoreBias, joined
 from trainer.batch import Batch, Tokens
+from trainer.encoders.heads import ProjectionHead
 from trainer.encoders.positions import Positions
 from trainer.encoders.transformer import Transformer
-from trainer.mechanisms.contract import Mechanism
+
+
+class Guest(Protocol):
+    """What steps into an encoder: every mechanism does (:mod:`trainer.mechanisms.contract`)."""
+
+    @property
+    def slot(self) -> str: ...  # noqa: D102
+
+    def on_tokens(self, tokens: Tokens, batch: Batch) -> Tokens: ...  # noqa: D102
+
+    def on_sequence(  # noqa: D102
+        self, tokens: Tokens, batch: Batch, positions: Callable[[Tokens], Tokens]
+    ) -> Tokens: ...
+
+    def score_bias(self, tokens: Tokens, batch: Batch) -> ScoreBias | None: ...  # noqa: D102
+
+    def after_layer(  # noqa: D102
+        self, x_BTC: Tensor, layer: int, tokens: Tokens, batch: Batch
+    ) -> Tensor: ...
+
+    def head(self, own: ProjectionHead) -> ProjectionHead: ...  # noqa: D102
+
+    def in_head(self, hidden: Tensor, layer: int, batch: Batch) -> Tensor: ...  # noqa: D102
 
 
 def encode(
@@ -18,27 +43,39 @@ def encode(
     tokens: Tokens,
     positions: Positions,
     transformer: Transformer,
-    mechanisms: Sequence[Mechanism],
+    guests: Sequence[Guest],
 ) -> Tokens:
     """Tokens before positions → the Transformer's output."""
-    for mechanism in mechanisms:
-        tokens = mechanism.on_tokens(tokens, batch)
+    for guest in guests:
+        tokens = guest.on_tokens(tokens, batch)
     tokens = positions(tokens)
-    for mechanism in mechanisms:
-        tokens = mechanism.on_sequence(tokens, batch, positions)
-    biases = [m.attention_bias(tokens, batch) for m in mechanisms]
-    given = [bias for bias in biases if bias is not None]
+    for guest in guests:
+        tokens = guest.on_sequence(tokens, batch, positions)
+    biases = [guest.score_bias(tokens, batch) for guest in guests]
     places = tokens
-    # Asked for only where a mechanism overrides it: padded sequences then run unpacked.
-    between = [m for m in mechanisms if type(m).after_layer is not Mechanism.after_layer]
+    # Only where one enters between layers: padded sequences then run unpacked.
+    between = [guest for guest in guests if guest.slot == "layers"]
 
     def after_layer(x_BTC: Tensor, layer: int) -> Tensor:
-        return reduce(lambda x, m: m.after_layer(x, layer, places, batch), between, x_BTC)
+        return reduce(lambda x, g: g.after_layer(x, layer, places, batch), between, x_BTC)
 
     x_BTC = transformer(
         tokens.x_BTC,
         tokens.padding_BT,
-        sum(given[1:], given[0]) if given else None,
+        joined([bias for bias in biases if bias is not None]),
         after_layer if between else None,
     )
     return tokens.replace(x_BTC)
+
+
+def project(
+    batch: Batch, pooled_BC: Tensor, own: ProjectionHead, guests: Sequence[Guest]
+) -> Tensor:
+    """Pooled features (of all processes) through the head: ``[B, D]``."""
+    head = reduce(lambda h, g: g.head(h), guests, own)
+    inside = [guest for guest in guests if guest.slot == "head"]
+
+    def in_head(hidden: Tensor, layer: int) -> Tensor:
+        return reduce(lambda h, g: g.in_head(h, layer, batch), inside, hidden)
+
+    return head(pooled_BC, in_head if inside else None)

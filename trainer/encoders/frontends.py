@@ -46,17 +46,15 @@ class WaveOptions:
     groups: int
 
 
-@FRONTENDS.register("wave-frozen")
-class WaveFrozen(Frontend):
-    """Four convolutions over the samples, random and frozen (method §4.1, §9.1).
+@FRONTENDS.register("wave")
+class Wave(Frontend):
+    """Four convolutions over the samples, each followed by GroupNorm and exact GELU (method §4.1).
 
-    Each is followed by GroupNorm and exact GELU. At base: 40 samples a token, 2,400 tokens, a
-    receptive field of 3.3 ms.
+    At base: 40 samples a token, 2,400 tokens, a receptive field of 3.3 ms.
     """
 
     Options = WaveOptions
     reads = ("audio",)
-    frozen = True
 
     def __init__(self, width: int, options: WaveOptions) -> None:
         super().__init__(width, options)
@@ -71,14 +69,28 @@ class WaveFrozen(Frontend):
             blocks += [convolution, nn.GroupNorm(options.groups, channels), nn.GELU()]
             inputs = channels
         self.blocks = nn.Sequential(*blocks)
-        self.requires_grad_(False)
 
-    @torch.no_grad()
     def forward(self, batch: Batch) -> Tokens:
         """Samples of the batch → tokens on an even time grid."""
         assert batch.audio_BS is not None, "the batch was made without audio"
         x_BTC = self.blocks(batch.audio_BS[:, None]).transpose(1, 2)
         return Tokens(x_BTC=x_BTC, time_BT=grid_times(x_BTC.shape[1], x_BTC))
+
+
+@FRONTENDS.register("wave-frozen")
+class WaveFrozen(Wave):
+    """The same, random and never trained, as in every run of the reference (§9.1)."""
+
+    frozen = True
+
+    def __init__(self, width: int, options: WaveOptions) -> None:
+        super().__init__(width, options)
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, batch: Batch) -> Tokens:
+        """Without gradients."""
+        return super().forward(batch)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,11 @@ from trainer.config import HeadConfig
 InHead = Callable[[Tensor, int], Tensor]
 
 
+def widths_inside(width: int, config: HeadConfig) -> tuple[int, ...]:
+    """Channels of what ``in_head`` is called on, one per call; ``width`` as for the head."""
+    return config.hidden or (width // config.slots,)
+
+
 class ProjectionHead(nn.Module):
     """(Linear BN ReLU) for every hidden layer, then Linear; no output norm.
 
@@ -44,10 +49,13 @@ class ProjectionHead(nn.Module):
     def forward(self, pooled_BC: Tensor, in_head: InHead | None = None) -> Tensor:
         """``[B, C]`` → ``[B, D]``; ``in_head(h, i)`` may change each hidden layer's output.
 
-        Inside, the rows of ``h`` are segments × slots, slots fastest.
+        Where there is no hidden layer it may change what goes in. Inside, the rows of ``h`` are
+        segments × slots, slots fastest.
         """
         batch = len(pooled_BC)
         hidden = pooled_BC.reshape(batch * self.slots, -1)
+        if in_head is not None and not self.hidden:
+            hidden = in_head(hidden, 0)
         for index, layer in enumerate(self.hidden):
             hidden = layer(hidden)
             if in_head is not None:

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from pipeline.base.config import from_plain
 from trainer.batch import Batch, Tokens
 from trainer.config import MidiConfig
-from trainer.encoders.flow import encode
+from trainer.encoders.flow import Guest, encode
 from trainer.encoders.pooling import POOLS
 from trainer.encoders.positions import POSITIONS, SecondsOptions, Sinusoids
 from trainer.encoders.transformer import Transformer
-from trainer.mechanisms.contract import Mechanism
 
 PITCHES = VELOCITIES = 128
 DURATION_BUCKETS = 32
@@ -78,10 +77,10 @@ class MidiEncoder(nn.Module):
         self.pool = pool(from_plain(pool.Options, config.pool.options, "midi.pool.options"))
         self.width = self.pool.parts * config.transformer.width
 
-    def forward(self, batch: Batch, mechanisms: Sequence[Mechanism] = ()) -> Tensor:
+    def forward(self, batch: Batch, guests: Sequence[Guest] = ()) -> Tensor:
         """Pooled features ``[B, width]`` (before the head)."""
         tokens = Tokens(
             x_BTC=self.notes(batch), time_BT=batch.onset_BN, padding_BT=batch.padding_BN
         )
-        tokens = encode(batch, tokens, self.positions, self.transformer, mechanisms)
+        tokens = encode(batch, tokens, self.positions, self.transformer, guests)
         return self.pool(tokens)

@@ -1,8 +1,7 @@
 """Transformer encoder layers whose loop is ours, so that mechanisms can reach between layers.
 
 Weights, initial distributions and arithmetic are those of ``torch.nn.TransformerEncoderLayer`` with
-exact GELU (method §4.1–4.2); attention is ``F.scaled_dot_product_attention`` with boolean masks or an
-additive bias. A row whose keys are all padding attends to its first key, so it stays finite.
+exact GELU (method §4.1–4.2); attention is :class:`~trainer.attention.Attention`.
 
 On a CPU, sequences with padding run *packed*: everything that treats tokens one by one sees only the
 real ones (``[P, C]``), which halves the work on notes; only attention sees the padded shape. On a GPU
@@ -18,7 +17,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainer.attention import Attention, Packing
+from trainer.attention import Attention, Packing, ScoreBias
 from trainer.config import TransformerConfig
 
 
@@ -40,18 +39,18 @@ class EncoderLayer(nn.Module):
         self,
         x: Tensor,
         padding_BT: Tensor | None = None,
-        bias_BHTT: Tensor | None = None,
+        bias: ScoreBias | None = None,
         packing: Packing | None = None,
     ) -> Tensor:
         """``[B, T, C]`` → ``[B, T, C]``; with ``packing``, ``[P, C]`` → ``[P, C]``."""
         if self.pre_norm:
-            x = x + self._attend(self.norm1(x), padding_BT, bias_BHTT, packing)
+            x = x + self._attend(self.norm1(x), padding_BT, bias, packing)
             return x + self._feed(self.norm2(x))
-        x = self.norm1(x + self._attend(x, padding_BT, bias_BHTT, packing))
+        x = self.norm1(x + self._attend(x, padding_BT, bias, packing))
         return self.norm2(x + self._feed(x))
 
     def _attend(
-        self, x: Tensor, padding: Tensor | None, bias: Tensor | None, packing: Packing | None
+        self, x: Tensor, padding: Tensor | None, bias: ScoreBias | None, packing: Packing | None
     ) -> Tensor:
         return self.dropout(self.attention.within(x, padding, bias, packing))
 
@@ -77,7 +76,7 @@ class Transformer(nn.Module):
         self,
         x_BTC: Tensor,
         padding_BT: Tensor | None = None,
-        bias_BHTT: Tensor | None = None,
+        bias: ScoreBias | None = None,
         after_layer: AfterLayer | None = None,
     ) -> Tensor:
         """``[B, T, C]`` → ``[B, T, C]``; ``after_layer(x, i)`` may change each layer's output.
@@ -89,7 +88,7 @@ class Transformer(nn.Module):
             packing = Packing(padding_BT)
             x_BTC = packing.pack(x_BTC)
         for index, layer in enumerate(self.layers):
-            x_BTC = layer(x_BTC, padding_BT, bias_BHTT, packing)
+            x_BTC = layer(x_BTC, padding_BT, bias, packing)
             if after_layer is not None:
                 x_BTC = after_layer(x_BTC, index)
         x_BTC = self.norm(x_BTC)

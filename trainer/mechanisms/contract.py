@@ -1,6 +1,6 @@
 """What a mechanism is: the way one descriptor enters one encoder (method §3).
 
-An encoder runs ``front end → on_tokens → positions → on_sequence → layers (attention_bias,
+An encoder runs ``front end → on_tokens → positions → on_sequence → layers (score_bias,
 after_layer) → pool → head (in_head)``. A mechanism overrides the hooks that it needs; the others pass
 their input through. It reads its descriptor from the batch by name and knows no arm; encoders and
 the training loop know no mechanism.
@@ -11,32 +11,46 @@ slot     hook                  for
 tokens   ``on_tokens``         changing tokens before positions are added
 sequence ``on_sequence``       changing or replacing the positioned sequence
 layers   ``after_layer``       changing the output of each Transformer layer
-scores   ``attention_bias``    a bias on the attention scores of every layer
+scores   ``score_bias``        a bias on the attention scores of every layer
 head     ``in_head``           changing hidden layers of the projection head
 loss     ``auxiliary``         further terms of the loss; may be taken many times
 ======== ===================== ==================================================
 
-Any slot but ``loss`` holds one mechanism a side. All parameters of mechanisms live below
-``mechanisms`` in the model, which is where the optimiser finds them.
+Any slot but ``loss`` holds one mechanism a side. Any mechanism may add terms to the loss. All
+parameters of mechanisms live below ``mechanisms`` in the model, which is where the optimiser finds
+them.
 
-Shape suffixes: B batch, T tokens, C channels, D embedding, H heads, K descriptor width.
+Shape suffixes: B batch, T tokens, C channels, D embedding, H heads, R rank, K descriptor width.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from pipeline.base.registry import Registry
+from pipeline.descriptors import DESCRIPTORS
 from pipeline.descriptors.contract import Axis, Descriptor, Side
+from trainer.attention import ScoreBias
 from trainer.batch import Batch, Tokens
 from trainer.config import MechanismsConfig
+from trainer.encoders.heads import ProjectionHead
+from trainer.mechanisms.align import mean_over_time
 
 Slot = Literal["tokens", "sequence", "layers", "scores", "head", "loss"]
 PairLoss = Callable[[Tensor, Tensor], Tensor]
+
+# Where a descriptor may lie on each side; D5, on frames, is one of the notes' descriptors.
+EVERY_AXIS: Mapping[Side, tuple[Axis, ...]] = MappingProxyType(
+    {"audio": ("frame", "segment"), "midi": ("frame", "note", "segment")}
+)
+SEQUENCES: Mapping[Side, tuple[Axis, ...]] = MappingProxyType(
+    {"audio": ("frame",), "midi": ("frame", "note")}
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,12 +60,18 @@ class NoOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Host:
-    """What a mechanism may know of the encoder that it enters."""
+    """What a mechanism may know of the encoder that it enters.
+
+    ``head_widths``: channels of what ``in_head`` is called on, one per call. ``embedding``: length of
+    the embedding.
+    """
 
     side: Side
     width: int
     heads: int
     layers: int
+    head_widths: tuple[int, ...]
+    embedding: int
 
 
 class Mechanism(nn.Module):
@@ -62,12 +82,18 @@ class Mechanism(nn.Module):
     slot : where it enters (see the module)
     axes : per side of the encoder, the descriptor axes it can take
     pools : whether it wants one vector a segment (then ``MechanismsConfig.pooled`` decides which)
+    replaces : whether the sequence lies where its descriptor does from ``on_sequence`` on
+    leaks : whether an embedding comes to depend on the item it is paired with; such a score is no
+        retrieval score, and says so
     Options : frozen dataclass of its own options
+    source : the descriptor whose values it reads: its own or, pooled, the declared companion
     """
 
     slot: ClassVar[Slot]
     axes: ClassVar[Mapping[Side, tuple[Axis, ...]]]
     pools: ClassVar[bool] = False
+    replaces: ClassVar[bool] = False
+    leaks: ClassVar[bool] = False
     summary: ClassVar[str]
     Options: ClassVar[type] = NoOptions
 
@@ -77,19 +103,36 @@ class Mechanism(nn.Module):
         super().__init__()
         self.host = host
         self.descriptor = descriptor
+        self.source = descriptor
+        if self.pools and config.pooled == "companion" and descriptor.pooled is not None:
+            self.source = DESCRIPTORS.get(descriptor.pooled)
 
     @classmethod
     def enters(cls, descriptor: Descriptor) -> Side:
         """The encoder it enters: that of the descriptor's own modality."""
         return descriptor.side
 
+    @classmethod
+    def check(cls, options: Any) -> None:
+        """Refuse options that make no sense, with a ``ConfigError``."""
+
     def reads(self) -> tuple[str, ...]:
         """The store's arrays that it needs."""
-        return (self.descriptor.name,)
+        return (self.source.name,)
 
     def values(self, batch: Batch) -> Tensor:
         """The descriptor of the batch: ``[B, 188, K]``, ``[B, K]`` or ``[B, N, K]``."""
-        return batch.arrays[self.descriptor.name]
+        return batch.arrays[self.source.name]
+
+    def pooled(self, batch: Batch) -> Tensor:
+        """One vector a segment: ``[B, K]``, the mean over frames or over notes (not padding)."""
+        return mean_over_time(self.values(batch), self.source.axis, batch.padding_BN)
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Called in training before the first step of ``epoch`` (from 1), and on resume."""
+
+    def adopt(self, head: ProjectionHead) -> None:
+        """Called with the side's head when it is made, and again when it was given weights."""
 
     def on_tokens(self, tokens: Tokens, batch: Batch) -> Tokens:
         """Called before positions are added."""
@@ -101,27 +144,38 @@ class Mechanism(nn.Module):
         """Called after; ``positions`` is the encoder's own position module."""
         return tokens
 
-    def attention_bias(self, tokens: Tokens, batch: Batch) -> Tensor | None:
-        """``[B, H, T, T]`` added to the scores of every layer, or None."""
+    def score_bias(self, tokens: Tokens, batch: Batch) -> ScoreBias | None:
+        """Added to the scores of every layer; ``tokens`` are those that the layers run on."""
         return None
 
     def after_layer(self, x_BTC: Tensor, layer: int, tokens: Tokens, batch: Batch) -> Tensor:
         """Called on each layer's output; ``tokens`` has the padding and times."""
         return x_BTC
 
-    def in_head(self, hidden_BC: Tensor, layer: int, batch: Batch) -> Tensor:
-        """Called on each hidden layer of this side's projection head."""
-        return hidden_BC
+    def head(self, own: ProjectionHead) -> ProjectionHead:
+        """The head that this side's features go through; ``own`` is the encoder's."""
+        return own
+
+    def in_head(self, hidden: Tensor, layer: int, batch: Batch) -> Tensor:
+        """Called inside the head (:class:`~trainer.encoders.heads.ProjectionHead`).
+
+        Rows of ``hidden`` are segments (of all processes) × slots, slots fastest; what is computed
+        from ``batch`` goes through ``batch.gather`` to have the same rows.
+        """
+        return hidden
+
+    def pair_weight(self) -> float:
+        """What the loss between the two embeddings is multiplied by."""
+        return 1.0
 
     def auxiliary(
         self, batch: Batch, audio_BD: Tensor, midi_BD: Tensor, pair_loss: PairLoss
     ) -> dict[str, Tensor]:
-        """Weighted terms to add to the loss, by name."""
-        return {}
+        """Weighted terms to add to the loss, by name; equal names of several mechanisms average.
 
-    def pooled_input(self, batch: Batch) -> Tensor | None:
-        """``[B, K]`` that conditions the mechanism, if one vector a segment does."""
-        return None
+        The embeddings are those of all processes; so must be the terms (``batch.gather``).
+        """
+        return {}
 
 
 MECHANISMS: Registry[type[Mechanism]] = Registry("mechanism", entry_point="xmodal.mechanisms")

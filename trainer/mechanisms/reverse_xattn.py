@@ -6,6 +6,8 @@ on ``z``. Queries are a linear map of the descriptor plus a position code:
 * per frame (audio): a learnable table of 200 rows, N(0, 0.02²), of its own;
 * per note (MIDI): the encoder's own position module, its dropout included.
 
+A per-frame descriptor of the notes (D5) asks the notes from its own frames.
+
 ``key_padding = missing`` (the reference) lets notes attend to padding, so that an embedding depends on
 its batch mates (§9.6); ``present`` hides it. Not the identity at the start (§9.8).
 
@@ -15,7 +17,6 @@ Shape suffixes: B batch, T tokens of the sequence, Q queries, C channels, K desc
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from pipeline.descriptors.contract import Axis, Descriptor
 from trainer.attention import Attention
 from trainer.batch import Batch, Tokens, frame_times
 from trainer.config import MechanismsConfig
-from trainer.mechanisms.contract import MECHANISMS, Host, Mechanism
+from trainer.mechanisms.contract import MECHANISMS, SEQUENCES, Host, Mechanism
 
 QUERY_ROWS = 200
 
@@ -71,7 +72,8 @@ class ReverseCrossAttention(Mechanism):
     """Descriptor queries over the encoder's sequence; the Transformer runs on the answers."""
 
     slot = "sequence"
-    axes = MappingProxyType({"audio": ("frame",), "midi": ("note",)})
+    axes = SEQUENCES
+    replaces = True
     summary = (
         "descriptor as queries over the positioned sequence; the Transformer runs on the answers"
     )

@@ -1,0 +1,179 @@
+"""What a run will need, before it starts: operations counted on a model without memory.
+
+One training step of the very model runs on torch's ``meta`` device. Its floating-point operations and
+the tensors that it keeps for the backward pass are counted; the device's matrix rate is measured for a
+moment. Time is a guess within a factor of two or so (small models wait for launches and memory);
+memory is close.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pipeline.base.errors import ConfigError
+from pipeline.descriptors import DESCRIPTORS
+from pipeline.spectral import N_FRAMES, SEGMENT_SAMPLES
+from pipeline.store.reader import Store
+from trainer.batch import Batch
+from trainer.cache import held_arrays, padded_length
+from trainer.config import Precision, RunConfig
+from trainer.devices import matmul_precision
+from trainer.model import RetrievalModel, build_model
+
+ATTAINED = 0.4  # of the matrix rate: what training steps of these models reach
+MATRIX = 2048
+# Autocast does not exist on the meta device: products keep half of float32's bytes, norms all of them.
+KEPT_IN_BF16 = 0.6
+SPARE = 1.15  # allocators round up and keep some
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """Floating-point operations of a step; bytes on the device; seconds for the whole training."""
+
+    flops_a_step: int
+    resident_bytes: int
+    state_bytes: int
+    activation_bytes: int
+    available_bytes: int
+    seconds: float
+
+    @property
+    def needed_bytes(self) -> int:
+        """Memory at the peak."""
+        return int((self.state_bytes + self.activation_bytes) * SPARE) + self.resident_bytes
+
+
+def estimate(config: RunConfig, store: Store, device: torch.device) -> Estimate:
+    """Count one step of the resolved ``config`` on ``store``; measure the device's rate."""
+    model = build_model(config, "meta").train()
+    batch = meta_batch(model, store, config.budget.batch_size, device)
+    kept: dict[int, int] = {}
+    own = {id(p.untyped_storage()._cdata) for p in model.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage._cdata) not in own and not isinstance(tensor, torch.nn.Parameter):
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with FlopCounterMode(display=False) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss, _ = model.training_step(batch)
+        loss.backward()
+    activation = sum(kept.values())
+    if config.precision == "bf16":
+        activation = int(activation * KEPT_IN_BF16)
+    flops = int(counter.get_total_flops())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    rate = matrix_rate(device, config.precision)
+    return Estimate(
+        flops_a_step=flops,
+        resident_bytes=_resident_bytes(model, store),
+        state_bytes=4 * (total + 3 * trained),
+        activation_bytes=activation,
+        available_bytes=available_memory(device),
+        seconds=flops * config.budget.updates / (rate * ATTAINED),
+    )
+
+
+def check_memory(found: Estimate, device: torch.device) -> None:
+    """Refuse, before the first step, what cannot fit.
+
+    Raises
+    ------
+    ConfigError
+        naming what is needed, what is there, and what would help.
+    """
+    if found.needed_bytes <= found.available_bytes:
+        return
+    raise ConfigError(
+        f"this run needs about {found.needed_bytes / 1e9:.1f} GB on {device.type}, of which "
+        f"{found.activation_bytes / 1e9:.1f} GB for a batch, and {found.available_bytes / 1e9:.1f} GB "
+        "are free; use a smaller --batch-size, --size tiny or --precision bf16"
+    )
+
+
+def meta_batch(model: RetrievalModel, store: Store, size: int, device: torch.device) -> Batch:
+    """A batch of this store's usual shape, without memory."""
+    counts = store.segments.note_count
+    usual = int(np.quantile(counts, 1 - 1 / max(2, size))) if len(counts) else 1
+    notes = padded_length(usual, device.type)
+
+    def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(*shape, dtype=dtype, device="meta")
+
+    shapes = {"frame": (size, N_FRAMES), "segment": (size,), "note": (size, notes)}
+    arrays = {
+        name: empty(*shapes[d.axis], d.width)
+        for name in model.reads()
+        if name != "audio" and (d := DESCRIPTORS.get(name))
+    }
+    return Batch(
+        segments_B=empty(size, dtype=torch.int64),
+        audio_BS=empty(size, SEGMENT_SAMPLES) if "audio" in model.reads() else None,
+        pitch_BN=empty(size, notes, dtype=torch.int64),
+        velocity_BN=empty(size, notes, dtype=torch.int64),
+        duration_bucket_BN=empty(size, notes, dtype=torch.int64),
+        onset_BN=empty(size, notes),
+        duration_BN=empty(size, notes),
+        padding_BN=empty(size, notes, dtype=torch.bool),
+        arrays=arrays,
+    )
+
+
+def matrix_rate(device: torch.device, precision: Precision, seconds: float = 0.3) -> float:
+    """Floating-point operations a second that large matrix products reach here, now."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a = torch.randn(MATRIX, MATRIX, device=device, dtype=dtype)
+    with matmul_precision(precision), torch.no_grad():
+        rates: list[float] = []
+        until = time.monotonic() + seconds
+        while len(rates) < 3 or time.monotonic() < until:
+            began = time.monotonic()
+            a @ a
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            rates.append(2 * MATRIX**3 / (time.monotonic() - began))
+    return float(np.median(rates))
+
+
+def available_memory(device: torch.device) -> int:
+    """Free bytes of the GPU, or of this machine within its control group's limit."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    limit, used = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit and used and limit[0].isdigit():
+        free = min(free, int(limit[0]) - int(used[0]))
+    return free
+
+
+def _resident_bytes(model: RetrievalModel, store: Store) -> int:
+    """Training and validation rows of everything the run reads."""
+    table = store.segments
+    share = float(np.mean(np.isin(table.split, ("train", "validation")))) if len(table) else 0.0
+    held = held_arrays(store, model.reads())
+    arrays = sum(
+        int(np.prod(store.arrays[n].shape)) * np.dtype(store.arrays[n].dtype).itemsize for n in held
+    )
+    return int(share * (arrays + 11 * int(table.note_count.sum())))
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="ascii").splitlines()
+    except OSError:
+        return []
