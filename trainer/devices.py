@@ -63,6 +63,13 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
+def no_autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Within the block every product keeps its own precision (a model without memory has no other)."""
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 @contextlib.contextmanager
 def deterministic(wanted: bool) -> Iterator[None]:
     """Within the block only deterministic kernels run, if ``wanted`` (CPU runs always repeat)."""

@@ -164,7 +164,7 @@ def available_memory(device: torch.device) -> int:
 def _resident_bytes(model: RetrievalModel, store: Store) -> int:
     """Training and validation rows of everything the run reads."""
     table = store.segments
-    share = float(np.mean(np.isin(table.split, ("train", "validation")))) if len(table) else 0.0
+    share = float(np.mean(np.isin(table.split, ("train", "validation")))) if len(table.split) else 0.0
     held = held_arrays(store, model.reads())
     arrays = sum(
         int(np.prod(store.arrays[n].shape)) * np.dtype(store.arrays[n].dtype).itemsize for n in held

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.base.registry import Registry
+from trainer.devices import no_autocast
 
 
 class PairLoss(nn.Module):
@@ -26,7 +27,7 @@ class PairLoss(nn.Module):
 
     def forward(self, audio_BD: Tensor, midi_BD: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimise and detached scalars for the log."""
-        with torch.autocast(audio_BD.device.type, enabled=False):
+        with no_autocast(audio_BD.device):
             return self.compute(audio_BD.float(), midi_BD.float())
 
     def compute(self, audio_BD: Tensor, midi_BD: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

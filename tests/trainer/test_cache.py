@@ -86,7 +86,8 @@ def test_what_does_not_fit_the_device_stays_on_the_host(store, monkeypatch):
     assert {t.device.type for t in resident._tensors().values()} == {"cpu"}
 
 
-def test_missing_array_and_empty_split_are_said(store):
+def test_missing_array_and_empty_split_are_said(store, monkeypatch):
+    monkeypatch.delitem(store.arrays, "A9")
     with pytest.raises(StoreError, match="A9"):
         ResidentStore(store, "train", ["A9"])
     with pytest.raises(StoreError, match="no test segments"):

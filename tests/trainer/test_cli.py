@@ -140,7 +140,7 @@ def test_a_run_leaves_the_documented_files_and_scores(
     assert not list((folder / "evaluation").glob("*-test.json"))
 
 
-def test_speed_time_left_and_best_score_are_told_with_every_step() -> None:
+def test_speed_time_left_and_best_score_are_told() -> None:
     notes: list[str] = []
     budget = BudgetConfig(epochs=2, batches_per_epoch=50, batch_size=16)
     report = _reporter(Console(), lambda done, note: notes.append(note), budget)
