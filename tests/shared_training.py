@@ -1,6 +1,8 @@
 """One of the processes of a training on the fake store; its rank is in the environment.
 
-RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 python shared_training.py ARM PRESET OUT
+RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 python shared_training.py ARM,… PRESET OUT [STEP]
+
+With STEP, the first process is sent SIGTERM after that step.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from trainer_fakes import FakeStore, run_config
 from trainer.cache import ResidentStore
 from trainer.fit import fit
 from trainer.model import build_model
-from trainer.parallel import join
+from trainer.parallel import Processes, join
 
 STILL = {"dropout": 0.0, "ffn_dropout": 0.0, "attention_dropout": 0.0}
 
@@ -34,10 +36,18 @@ def config_of(preset: str, arm: str):
 
 
 def main() -> None:
-    arm, preset, out = sys.argv[1:4]
+    arms, preset, out = sys.argv[1:4]
     stop_at = int(sys.argv[4]) if len(sys.argv) > 4 else None
     torch.set_num_threads(1)
     processes, device = join(torch.device("cpu"))
+    for arm in arms.split(","):
+        train(arm, preset, Path(out) / arm, stop_at, processes, device)
+
+
+def train(
+    arm: str, preset: str, out: Path, stop_at: int | None, processes: Processes,
+    device: torch.device,
+) -> None:  # fmt: skip
     config = config_of(preset, arm)
     model = build_model(config)
     for module in model.modules():
@@ -45,9 +55,8 @@ def main() -> None:
             module.p = 0.0
         if hasattr(module, "dropout") and isinstance(module.dropout, float):
             module.dropout = 0.0
-    store = FakeStore()
     resident = ResidentStore(
-        store, "train", model.reads(), device, segments=config.segments,
+        FakeStore(), "train", model.reads(), device, segments=config.segments,
         note_padding="longest" if preset == "paper" else "buckets",
     )  # fmt: skip
     initial = {k: v.clone() for k, v in model.state_dict().items()}
@@ -57,11 +66,11 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     fit(
-        model, resident, Path(out), arm=arm, evaluate=lambda m: {"S": 0.5}, report=report,
+        model, resident, out, arm=arm, evaluate=lambda m: {"S": 0.5}, report=report,
         initial_state=lambda: initial, processes=processes,
     )  # fmt: skip
     if processes.first:
-        torch.save(model.state_dict(), Path(out) / "final.pt")
+        torch.save(model.state_dict(), out / "final.pt")
 
 
 if __name__ == "__main__":

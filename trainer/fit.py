@@ -8,7 +8,6 @@ for bit on a CPU.
 from __future__ import annotations
 
 import dataclasses
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -155,13 +154,9 @@ class _Loop:
         # Nobody writes before all have read; all go on from the same step.
         if processes.tell(self.progress.step) != self.progress.step:
             raise RunError("the processes of this run do not see the same checkpoints")
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / METRICS if processes.first else Path(os.devnull)
-        self.log = MetricsLog(path, self.progress.metrics_bytes if processes.first else 0)
-        self.logs: list[Log] = [self.log]
-        if self.log.missing_bytes:
-            text = f"{folder / METRICS} lacks {self.log.missing_bytes} bytes of earlier steps"
-            report({"event": "warning", "message": f"{text}; --overwrite would train again"})
+        self.logs: list[Log] = []
+        if processes.first:
+            self._open_log()
 
     def run(self, stop: StopFlag) -> None:
         """All remaining steps."""
@@ -306,6 +301,15 @@ class _Loop:
             )
         with source.open("rb") as reader, atomic_write(target) as writer:
             shutil.copyfileobj(reader, writer)
+
+    def _open_log(self) -> None:
+        path = self.folder / METRICS
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = MetricsLog(path, self.progress.metrics_bytes)
+        self.logs.append(self.log)
+        if self.log.missing_bytes:
+            text = f"{path} lacks {self.log.missing_bytes} bytes of earlier steps"
+            self.report({"event": "warning", "message": f"{text}; --overwrite would train again"})
 
     def _restore(self, found: Checkpoint) -> None:
         self.progress = from_plain(Progress, found.progress, "progress")
