@@ -1,6 +1,7 @@
-"""One of the processes of a training on the fake store; its rank is in the environment.
+r"""One of the processes of a training on the fake store; its rank is in the environment.
 
-RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 python shared_training.py ARM,… PRESET OUT [STEP]
+RANK=0 WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29500 \
+    python shared_training.py ARM,… PRESET OUT [STEP]
 
 With STEP, the first process is sent SIGTERM after that step.
 """

@@ -127,8 +127,11 @@ def train(
         Precision, typer.Option(help="auto is bf16 on a GPU, fp32 on a CPU.")
     ] = Precision.auto,
     compiled: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="Compile the training step.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile", help="Compile the training step. [default: on a GPU]"
+        ),
+    ] = None,
     evaluate_every: Annotated[int | None, typer.Option(min=1, help="In epochs.")] = None,
     pool_size: Annotated[
         int | None, typer.Option(min=2, help="Candidates per query. [default: 256]")

@@ -22,6 +22,7 @@ from trainer.mechanisms import MECHANISMS
 from trainer.model import build_model, parameter_inventory
 from trainer.parallel import is_first
 from trainer.presets import preset_config
+from trainer.request import settings_of
 from trainer.resolve import with_pairs
 from trainer.run import Run, RunRequest, open_run, plan_run, train
 
@@ -61,7 +62,10 @@ def _show_plan(request: RunRequest) -> tuple[dict[str, Any], str]:
         f"step), {found.needed_bytes / 1e9:.1f} GB of {found.available_bytes / 1e9:.1f} GB free "
         f"({found.activation_bytes / 1e9:.1f} GB for a batch, "
         f"{found.resident_bytes / 1e9:.1f} GB of data)",
+        f"  {'module':<32} {'parameters':>12} {'trained':>12}",
         *(f"  {row.module:<32} {row.total:>12,} {row.trainable:>12,}" for row in inventory),
+        "  settings (--set KEY=VALUE changes any of them)",
+        *(f"  {line}" for line in settings_of(plan.config)),
     ]
     return data, "\n".join(lines)
 

@@ -177,8 +177,9 @@ class BudgetConfig:
 class EvaluationConfig:
     """When the validation split is scored, and which seed draws the pools of protocol ``paper``.
 
-    ``every`` counts epochs from ``first``; the last epoch is always scored. ``batch_size`` is that of
-    embedding: where ``key_padding`` is missing, a note's batch mates matter. ``pool_seed``:
+    ``every`` counts epochs from ``first``, or ``epochs`` lists them; the last epoch is always scored.
+    ``batch_size`` is that of embedding: where ``key_padding`` is missing, a note's batch mates
+    matter. ``pool_seed``:
     ``training`` (the reference: each training seed draws its own queries, method §9.17) or ``fixed``.
     ``pool_size``: candidates per query, the positive included. ``selection``: the protocol whose S on
     the validation split chooses the best step.
@@ -190,11 +191,12 @@ class EvaluationConfig:
     pool_seed: Literal["training", "fixed"]
     pool_size: int = 256
     selection: str = "strict"
+    epochs: tuple[int, ...] = ()
 
     def due(self, epoch: int, epochs: int) -> bool:
         """Whether epoch ``epoch`` (1-based) of ``epochs`` ends with an evaluation."""
         regular = epoch >= self.first and (epoch - self.first) % self.every == 0
-        return regular or epoch == epochs
+        return epoch == epochs or (epoch in self.epochs if self.epochs else regular)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import resource
 import sys
@@ -45,6 +46,11 @@ def default_size(device: torch.device) -> Size:
 def default_precision(device: torch.device) -> Precision:
     """bf16 on a GPU, fp32 on a CPU."""
     return "bf16" if device.type == "cuda" else "fp32"
+
+
+def default_compiled(device: torch.device) -> bool:
+    """Compiled on a GPU whose compiler is there; on a CPU compiling costs more than it saves."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 @contextlib.contextmanager

@@ -12,10 +12,13 @@ import dataclasses
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.base.errors import ConfigError
@@ -37,7 +40,11 @@ SPARE = 1.15  # allocators round up and keep some
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """Floating-point operations of a step; bytes on the device; seconds for the whole training."""
+    """Floating-point operations of a step; bytes on the device; seconds of the whole training.
+
+    ``resident_bytes`` are the data that lie on the device, ``state_bytes`` weights, gradients and the
+    optimiser's moments, ``activation_bytes`` what the backward pass of one batch needs.
+    """
 
     flops_a_step: int
     resident_bytes: int
@@ -48,7 +55,7 @@ class Estimate:
 
     @property
     def needed_bytes(self) -> int:
-        """Memory at the peak."""
+        """Memory of the device at the peak."""
         return int((self.state_bytes + self.activation_bytes) * SPARE) + self.resident_bytes
 
 
@@ -65,7 +72,7 @@ def estimate(config: RunConfig, store: Store, device: torch.device) -> Estimate:
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    with FlopCounterMode(display=False) as counter:
+    with _FusedAttention(device), FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss, _ = model.training_step(batch)
         loss.backward()
@@ -76,14 +83,52 @@ def estimate(config: RunConfig, store: Store, device: torch.device) -> Estimate:
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
     rate = matrix_rate(device, config.precision)
+    available = available_memory(device)
+    resident = _resident_bytes(model, store)
+    if device.type == "cuda" and resident >= available // 2:
+        resident = 0  # stays in host memory (trainer.cache)
     return Estimate(
         flops_a_step=flops,
-        resident_bytes=_resident_bytes(model, store),
+        resident_bytes=resident,
         state_bytes=4 * (total + 3 * trained),
         activation_bytes=activation,
-        available_bytes=available_memory(device),
+        available_bytes=available,
         seconds=flops * config.budget.updates / (rate * ATTAINED),
     )
+
+
+class _Fused(torch.autograd.Function):
+    """What a fused kernel costs: it keeps no scores, and multiplies them out again on the way back."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = (q @ k.mT) @ v
+        ctx.save_for_backward(q, k, v, out, out.new_empty(out.shape[:-1]))
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v, _, _ = ctx.saved_tensors
+        scores, change = q @ k.mT, gradient @ v.mT
+        return change @ k, change.mT @ q, scores.mT @ gradient
+
+
+class _FusedAttention(TorchFunctionMode):
+    """The meta device knows no fused kernels; those that would run on ``device`` count as fused."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        options = kwargs or {}
+        # On a CPU there is none with dropout.
+        fused = self.device.type != "cpu" or not options.get("dropout_p")
+        if function is F.scaled_dot_product_attention and fused:
+            return _Fused.apply(*args[:3])
+        return function(*args, **options)
 
 
 def check_memory(found: Estimate, device: torch.device) -> None:
@@ -164,7 +209,9 @@ def available_memory(device: torch.device) -> int:
 def _resident_bytes(model: RetrievalModel, store: Store) -> int:
     """Training and validation rows of everything the run reads."""
     table = store.segments
-    share = float(np.mean(np.isin(table.split, ("train", "validation")))) if len(table.split) else 0.0
+    share = (
+        float(np.mean(np.isin(table.split, ("train", "validation")))) if len(table.split) else 0.0
+    )
     held = held_arrays(store, model.reads())
     arrays = sum(
         int(np.prod(store.arrays[n].shape)) * np.dtype(store.arrays[n].dtype).itemsize for n in held

@@ -8,8 +8,9 @@ keeps what it knows too.
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.store import find_newest
 from trainer.arms import arm_pairs
 from trainer.config import PRESETS, SIZES, PairConfig, Preset, RunConfig, Size
-from trainer.devices import default_precision, default_size, pick_device
+from trainer.devices import default_compiled, default_precision, default_size, pick_device
 from trainer.presets import FRONTEND_OPTIONS, preset_config
 from trainer.recipes import stages
 from trainer.resolve import CHOICES, with_pairs
@@ -46,7 +47,13 @@ class Wanted:
 
 
 def run_requests(
-    wanted: Wanted, *, store: Path | None, device: str, console: Console, **rest: Any
+    wanted: Wanted,
+    *,
+    store: Path | None,
+    device: str,
+    console: Console,
+    compiled: bool | None = None,
+    **rest: Any,
 ) -> list[RunRequest]:
     """Resolved requests, one, or one for each stage of a recipe; says what was chosen for the user.
 
@@ -87,7 +94,15 @@ def run_requests(
         elif wanted.pairs:
             pairs = wanted.pairs
         config = with_pairs(dataclasses.replace(config, pairs=()), _with_options(pairs, options))
-        requests.append(RunRequest(config=config, store=store, device=device, **rest))
+        requests.append(
+            RunRequest(
+                config=config,
+                store=store,
+                device=device,
+                compiled=default_compiled(target) if compiled is None else compiled,
+                **rest,
+            )
+        )
     return requests
 
 
@@ -112,6 +127,14 @@ def parse_settings(texts: Sequence[str]) -> dict[str, Any]:
             leaf = {key: leaf}
         settings = merge(settings, leaf)
     return settings
+
+
+def settings_of(config: RunConfig) -> list[str]:
+    """Every setting of a resolved run as ``KEY=VALUE``, as ``--set`` takes it."""
+    plain = to_plain(config)
+    options = {f"{p.descriptor}-{p.mechanism}": to_plain(p.options) for p in config.pairs}
+    chosen = {k: v for k, v in plain.items() if k not in ("preset", "size", PAIRS)}
+    return [*_written(chosen, ""), *_written({PAIRS: options}, "")]
 
 
 def given(over: dict[str, Any]) -> dict[str, Any]:
@@ -157,6 +180,22 @@ def _with_options(
         have = ", ".join(f"{p.descriptor}-{p.mechanism}" for p in made) or "none"
         raise ConfigError(f"--set pairs.{next(iter(left))}: no such pair; this run has {have}")
     return made
+
+
+def _written(plain: dict[str, Any], path: str) -> Iterator[str]:
+    for key, value in plain.items():
+        if isinstance(value, dict):
+            yield from _written(value, f"{path}{key}.")
+        elif value is not None:  # TOML has no word for it
+            yield f"{path}{key}={_toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _value(text: str) -> Any:

@@ -177,6 +177,8 @@ def _check_rest(config: RunConfig) -> None:
         )
     if config.evaluation.pool_size < 2:
         raise ConfigError(f"evaluation.pool_size = {config.evaluation.pool_size}: at least 2")
+    if any(epoch < 1 for epoch in config.evaluation.epochs):
+        raise ConfigError("evaluation.epochs must be at least 1 each")
     if config.evaluation.every < 1 or config.evaluation.batch_size < 1:
         raise ConfigError("evaluation.every and evaluation.batch_size must be at least 1")
 

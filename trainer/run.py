@@ -195,6 +195,8 @@ def train(request: RunRequest, score: Score, report: Report = lambda event: None
             raise RunError(
                 f"{folder} holds a run of another configuration; use --overwrite to replace it"
             )
+        if existing is not None:
+            _check_built_alike(existing, plan)
         if existing is not None and existing.finished and existing.whole:
             report({"event": "finished", "message": f"{folder} is trained already"})
             processes.tell(False)
@@ -349,6 +351,18 @@ def _buildable(config: RunConfig) -> RetrievalModel:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(f"no model can be made of this configuration: {reason}") from None
     return model
+
+
+def _check_built_alike(run: Run, plan: Plan) -> None:
+    """A run goes on only with the model that it was begun with."""
+    declared = run.record.get("parameters")
+    counted = {"total": plan.parameters, "trainable": plan.trainable}
+    if declared is not None and declared != counted:
+        raise RunError(
+            f"{run.path} was begun with {declared['total']:,} parameters, of which "
+            f"{declared['trainable']:,} are trained; this version builds {counted['total']:,} and "
+            f"{counted['trainable']:,}: go on with the version that began it, or use --overwrite"
+        )
 
 
 def _finished_run(path: Path) -> Run:

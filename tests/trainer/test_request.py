@@ -11,7 +11,7 @@ from pipeline.base.errors import ConfigError
 from trainer.config import SIZES
 from trainer.model import build_model, parameter_inventory
 from trainer.recipes import RECIPES
-from trainer.request import Wanted, lay_over, parse_settings, run_requests
+from trainer.request import Wanted, lay_over, parse_settings, run_requests, settings_of
 from trainer.resolve import resolve
 
 
@@ -89,6 +89,30 @@ def test_settings_are_toml_or_words():
         "e": "x y",
         "f": True,
     }
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"arm": "moe-a4-v2", "preset": "paper"},
+        {"pairs": [("A4", "third_tower"), ("D4", "concat")], "preset": "sound"},
+        {"arm": "t3-tri", "settings": ["evaluation.epochs=[3, 5]"]},
+    ],
+)
+def test_every_setting_that_is_shown_may_be_set(wanted):
+    found = config(**wanted)
+    again = config(**{**wanted, "settings": settings_of(found)})
+    assert again == found
+    assert "seed=42" in settings_of(found)
+
+
+def test_epochs_to_evaluate_may_be_listed():
+    found = config(settings=["evaluation.epochs=[10, 28]"]).evaluation
+    assert [e for e in range(1, 31) if found.due(e, 30)] == [10, 28, 30]
+    found = config(settings=["evaluation.first=25"]).evaluation
+    assert [e for e in range(1, 31) if found.due(e, 30)] == [25, 26, 27, 28, 29, 30]
+    with pytest.raises(ConfigError, match="at least 1 each"):
+        config(settings=["evaluation.epochs=[0]"])
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -77,20 +77,38 @@ class Wave(Frontend):
         return Tokens(x_BTC=x_BTC, time_BT=grid_times(x_BTC.shape[1], x_BTC))
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class WaveFrozenOptions(WaveOptions):
+    """``precision``: of the convolutions, the ``run``'s own or always ``bf16``."""
+
+    precision: Literal["run", "bf16"] = "run"
+
+
 @FRONTENDS.register("wave-frozen")
 class WaveFrozen(Wave):
-    """The same, random and never trained, as in every run of the reference (§9.1)."""
+    """The same, random and never trained, as in every run of the reference (§9.1).
 
+    Nothing is learnt through it, so it may run in fewer bits than the rest.
+    """
+
+    Options = WaveFrozenOptions
     frozen = True
 
-    def __init__(self, width: int, options: WaveOptions) -> None:
+    def __init__(self, width: int, options: WaveFrozenOptions) -> None:
         super().__init__(width, options)
+        self.low = options.precision == "bf16"
         self.requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tokens:
         """Without gradients."""
-        return super().forward(batch)
+        assert batch.audio_BS is not None, "the batch was made without audio"
+        device = batch.audio_BS.device.type
+        if not self.low or device == "meta":
+            return super().forward(batch)
+        with torch.autocast(device, torch.bfloat16):
+            tokens = super().forward(batch)
+        return tokens.replace(tokens.x_BTC.float())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

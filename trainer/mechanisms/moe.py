@@ -134,6 +134,8 @@ class Experts(Mechanism):
         self, batch: Batch, audio_BD: Tensor, midi_BD: Tensor, pair_loss: PairLoss
     ) -> dict[str, Tensor]:
         """Load balance and routing entropy, over the tokens of all processes."""
+        if not self.routing:  # nothing was remembered: not in training
+            return {}
         balance, entropy = [], []
         for p_BTE, padding_BT in self.routing:
             keep_BT1 = torch.ones_like(p_BTE[..., :1])
