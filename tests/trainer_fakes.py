@@ -92,7 +92,10 @@ class FakeStore:
         return self._notes.rows(start, len(self._notes) if stop is None else stop)
 
 
-def run_config(preset: str, arm: str, *, size: str = "tiny", **over: Any) -> RunConfig:
-    """The resolved configuration of one arm, with nested overrides."""
+def run_config(
+    preset: str, arm: str | tuple[Any, ...], *, size: str = "tiny", **over: Any
+) -> RunConfig:
+    """The resolved configuration of a named arm, or of pairs, with nested overrides."""
     plain = merge(to_plain(preset_config(preset, size)), over)
-    return with_pairs(from_plain(RunConfig, plain), arm_pairs(arm))
+    pairs = arm_pairs(arm) if isinstance(arm, str) else arm
+    return with_pairs(from_plain(RunConfig, plain), pairs)

@@ -278,11 +278,14 @@ def evaluate(
         run_command(console, action)
 
 
-@export_app.command(epilog="Example:  xmodal-export runs/a4r-0123456789ab --out models/a4r")
+@export_app.command(epilog="Example:  xmodal-export runs/a4r-0123456789ab models/a4r")
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
     out: Annotated[
-        Path | None, typer.Option(help="Folder to write. [default: models/<name of the run>]")
+        Path | None,
+        typer.Argument(
+            help="Folder to write. [default: models/<name of the run>]", metavar="[DIR]"
+        ),
     ] = None,
     store: Annotated[
         Path | None, typer.Option(help="The run's store, where it is not where it was.")

@@ -12,15 +12,19 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from makers import build_quietly, corpus_of
+from safetensors.torch import load_file
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from pipeline.base.config import from_plain
 from pipeline.base.console import Console
 from pipeline.store import Store
 from trainer.cli import evaluate_app, train_app
 from trainer.commands import _reporter
-from trainer.config import BudgetConfig
+from trainer.config import BudgetConfig, RunConfig
+from trainer.model import build_model
 
 TRAIN_FLAGS = {
     "--store", "--out", "--descriptor", "--mechanism", "--arm", "--preset", "--size", "--schedule",
@@ -374,3 +378,49 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_evaluate_wants_a_run_or_a_baseline() -> None:
     assert program("xmodal-evaluate").returncode == 2
     assert program("xmodal-evaluate", "--baseline", "flux").returncode == 2
+
+
+@pytest.mark.full
+def test_a_leaking_arm_is_flagged_wherever_its_scores_stand(store: Store, tmp_path: Path) -> None:
+    given = ("--arm", "d4a4cm", "--preset", "paper", "--store", store.path, "--out", tmp_path)
+    told = answer("xmodal-train", *given, *SMALL)
+    assert all(score["leaks"] for score in told["scores"])
+    record = json.loads((Path(told["run"]) / "run.json").read_text())
+    assert record["leaks"]
+    done = program("xmodal-evaluate", told["run"])
+    assert "no retrieval scores" in done.stdout
+    plain = answer("xmodal-evaluate", told["run"], "--split", "test")
+    assert all(score["leaks"] for score in plain["scores"])
+    exported = program("xmodal-export", told["run"], tmp_path / "model")
+    assert exported.returncode == 0, exported.stderr
+    assert "no retrieval" in (tmp_path / "model/README.md").read_text()
+
+
+@pytest.mark.full
+def test_the_foundation_is_two_runs_and_others_start_from_it(store: Store, tmp_path: Path) -> None:
+    """The recipe of method §6.3 at tiny size; repeated, it finds both; --init takes one."""
+    given = ("--preset", "paper", "--store", store.path, "--out", tmp_path, *SMALL)
+    told = answer("xmodal-train", "--recipe", "foundation", *given)
+    second = json.loads((Path(told["run"]) / "run.json").read_text())
+    first = json.loads((Path(second["init"]) / "run.json").read_text())
+    assert (first["config"]["freeze"], second["config"]["freeze"]) == ("gate-2", "run-d")
+    assert first["init"] is None
+    frozen = [
+        {
+            k: v
+            for k, v in load_file(Path(p) / "model.safetensors").items()
+            if k.startswith("audio.")
+        }
+        for p in (second["init"], told["run"])
+    ]
+    untouched = build_model(from_plain(RunConfig, first["config"])).state_dict()
+    assert all(torch.equal(v, untouched[k]) for k, v in frozen[0].items())
+    moved = [k for k, v in frozen[1].items() if not torch.equal(v, untouched[k])]
+    assert moved
+    assert all(k.startswith("audio.transformer.") for k in moved)
+    times = [(p, p.stat().st_mtime_ns) for p in tmp_path.glob("*/model.safetensors")]
+    answer("xmodal-train", "--recipe", "foundation", *given)
+    assert [(p, p.stat().st_mtime_ns) for p in tmp_path.glob("*/model.safetensors")] == times
+    pairs = ("--descriptor", "A4", "--mechanism", "film")
+    arm = answer("xmodal-train", *pairs, "--init", told["run"], *given)
+    assert json.loads((Path(arm["run"]) / "run.json").read_text())["init"] == told["run"]

@@ -34,7 +34,7 @@ def export(*arguments):
 
 def test_the_folder_is_enough(run, tmp_path):
     out = tmp_path / "model"
-    assert export(run.path, "--out", out).exit_code == 0
+    assert export(run.path, out).exit_code == 0
     moved = tmp_path / "elsewhere"
     shutil.move(out, moved)
     model, own = load_export(moved), run.load_model()
@@ -52,17 +52,17 @@ def test_the_folder_is_enough(run, tmp_path):
 
 def test_what_must_not_be_exported_is_refused(run, tmp_path):
     out = tmp_path / "model"
-    export(run.path, "--out", out)
-    again = export(run.path, "--out", out)
+    export(run.path, out)
+    again = export(run.path, out)
     assert again.exit_code == 3
     assert "--overwrite" in again.output
-    assert export(run.path, "--out", out, "--overwrite").exit_code == 0
+    assert export(run.path, out, "--overwrite").exit_code == 0
     copy = tmp_path / "copy"
     shutil.copytree(run.path, copy)
     weights = bytearray((copy / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (copy / "model.safetensors").write_bytes(weights)
-    assert export(copy, "--out", tmp_path / "other").exit_code == 3
+    assert export(copy, tmp_path / "other").exit_code == 3
     assert not (tmp_path / "other").exists()
     (out / "model.safetensors").write_bytes(weights)
     with pytest.raises(RunError, match="not the one"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -16,13 +17,16 @@ from trainer_fakes import FakeStore, run_config
 
 from pipeline.base.errors import Interrupted, RunError, TrainingError
 from pipeline.base.files import read_json, write_json
+from pipeline.descriptors import DESCRIPTORS
 from trainer import checkpoint
 from trainer import fit as fit_module
 from trainer.cache import ResidentStore
 from trainer.checkpoint import load_checkpoint, load_latest
+from trainer.config import PairConfig
 from trainer.embed import embed_split
 from trainer.fit import fit
 from trainer.guards import check_drift
+from trainer.mechanisms import MECHANISMS
 from trainer.metrics_log import read_metrics
 from trainer.model import build_model
 from trainer.optim import build_optimizer
@@ -46,7 +50,9 @@ def small(arm: str = "a4r", **over: Any):
     return run_config("sound", arm, **(SMALL | over))
 
 
-def train(store, folder, config, *, arm="a4r", report=lambda e: None, evaluate=None):
+def train(
+    store, folder, config, *, arm="a4r", report=lambda e: None, evaluate=None, compiled=False
+):
     model = build_model(config)
     resident = ResidentStore(store, "train", model.reads())
 
@@ -56,7 +62,7 @@ def train(store, folder, config, *, arm="a4r", report=lambda e: None, evaluate=N
 
     return fit(
         model, resident, folder, arm=arm, evaluate=evaluate or constant, report=report,
-        initial_state=lambda: build_model(config).state_dict(),
+        initial_state=lambda: build_model(config).state_dict(), compiled=compiled,
     )  # fmt: skip
 
 
@@ -84,6 +90,35 @@ def test_killed_after_any_step_resumes_to_the_same_bytes(at, store, tmp_path, un
     assert results(tmp_path) == uninterrupted
     steps = [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl") if "loss" in r]
     assert steps == list(range(1, 13))
+
+
+def test_noise_of_a_router_resumes_to_the_same_bytes(store, tmp_path):
+    """Its strength is a function of the epoch, its draws of the step: neither is lost in a kill."""
+
+    def die(event):
+        if event["event"] == "step" and event["step"] == 6:
+            raise Killed
+
+    config = small("moe-a4-v2")
+    train(store, tmp_path / "whole", config)
+    with pytest.raises(Killed):
+        train(store, tmp_path / "cut", config, report=die)
+    train(store, tmp_path / "cut", config)
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("arm", ["a4r", "d4a4", "moe-a4", "A4-attn_bias"])
+def test_a_compiled_step_trains_to_the_same_model(arm, store, tmp_path, monkeypatch):
+    """Traced and replayed by torch, without a code generator, which would take minutes here."""
+    traced = functools.partial(torch.compile, backend="aot_eager")
+    monkeypatch.setattr(torch, "compile", traced)
+    config = small((("A4", "attn_bias"),) if arm == "A4-attn_bias" else arm)
+    train(store, tmp_path / "plain", config)
+    train(store, tmp_path / "compiled", config, compiled=True)
+    rows = [read_metrics(tmp_path / n / "metrics.jsonl") for n in ("plain", "compiled")]
+    losses = [[r["loss"] for r in found if "loss" in r] for found in rows]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 @pytest.mark.parametrize("point", ["save_weights", "write_json", "prune", "_publish"])
@@ -300,16 +335,34 @@ def test_metrics_hold_no_clock(store, tmp_path):
 
 
 NARROW_CNN = [[16, 32, 32, 0], [32, 8, 8, 4], [32, 8, 8, 4]]
+NARROW = {"third_tower": {"width": 32, "layers": 1}}
 FRONT_ENDS = {
     "paper": {"frontend": {"options": {"layers": NARROW_CNN, "groups": 4}}},
     "sound": {},
 }
 
 
+def a_pair_for_each_mechanism_and_side() -> list[tuple[str, tuple[Any, ...]]]:
+    """Every registered mechanism on every side that it enters, with the first descriptor it takes."""
+    cases: list[tuple[str, tuple[Any, ...]]] = [("paper", ()), ("sound", ())]
+    for name, mechanism in MECHANISMS.items():
+        preset = "paper" if mechanism.leaks else "sound"
+        sides = {}
+        for descriptor in map(DESCRIPTORS.get, ("A4", "D4", "D1")):
+            side = mechanism.enters(descriptor)
+            if descriptor.axis in mechanism.axes.get(side, ()):
+                sides.setdefault(side, descriptor.name)
+        options = NARROW.get(name, {})
+        cases += [
+            (preset, (PairConfig(descriptor=d, mechanism=name, options=options),))
+            for d in sides.values()
+        ]
+    return [*cases, ("paper", (("A4", "reverse_xattn"),)), ("paper", (("D4", "concat"),))]
+
+
 @pytest.mark.full
-@pytest.mark.parametrize("preset", FRONT_ENDS)
-@pytest.mark.parametrize("arm", ["d0", "a4", "d4", "a4r", "d4r"])
-def test_every_mechanism_overfits_32_pairs(preset, arm, store):
+@pytest.mark.parametrize(("preset", "pairs"), a_pair_for_each_mechanism_and_side())
+def test_every_mechanism_overfits_32_pairs(preset, pairs, store):
     """32 synthetic pairs → R@1 = 1 both ways, with InfoNCE and one learning rate in both presets."""
     one_rate = {
         "name": "all",
@@ -318,7 +371,7 @@ def test_every_mechanism_overfits_32_pairs(preset, arm, store):
     }
     config = run_config(
         preset,
-        arm,
+        pairs,
         **{**SMALL, "audio": {**SMALL["audio"], **FRONT_ENDS[preset]}},
         loss={"name": "infonce", "options": {}},
         optimizer={"groups": [one_rate]},

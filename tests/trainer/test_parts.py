@@ -16,6 +16,7 @@ from pipeline.base.config import from_plain, to_plain
 from pipeline.base.errors import ConfigError, RunError
 from trainer import run as run_module
 from trainer.batch import Tokens, frame_times
+from trainer.cache import ResidentStore
 from trainer.config import HeadConfig, RunConfig, signature
 from trainer.devices import pick_device
 from trainer.embed import embed_split
@@ -230,3 +231,27 @@ def test_each_preset_selects_by_its_own_protocol(preset):
     assert run_config(preset, "d0").evaluation.selection == {
         "paper": "paper", "sound": "strict",
     }[preset]  # fmt: skip
+
+
+def test_a_frozen_front_end_may_run_in_fewer_bits(make_config, store):
+    low = {"audio": {"frontend": {"options": {"precision": "bf16"}}}}
+    full, few = (build_model(make_config("paper", "d0", **o)) for o in ({}, low))
+    assert signature(full.config, {}) != signature(few.config, {})
+    batch = ResidentStore(store, "train", full.reads()).batch([0, 1, 2])
+    a, b = (m.audio.frontend(batch).x_BTC for m in (full, few))
+    assert b.dtype == torch.float32
+    assert not torch.equal(a, b)
+    assert float((a - b).abs().max()) < 0.05 * float(a.abs().max())
+    assert not a.requires_grad
+    loss, _ = few.train().training_step(batch)
+    loss.backward()
+
+
+def test_a_run_begun_with_another_model_is_not_gone_on_with(request_of):
+    run = train(request_of("d0"), score)
+    record = json.loads((run.path / "run.json").read_text())
+    record["parameters"]["total"] += 1
+    (run.path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(RunError, match="was begun with"):
+        train(request_of("d0"), score)
+    assert train(request_of("d0", overwrite=True), score).finished
