@@ -77,7 +77,7 @@ def store_of(folder: Path) -> Store:
 
 def bench_end_to_end(
     folder: Path, size: str, arm: str, device: torch.device, precision: str, compiled: bool,
-    ours: int = 40, theirs: int = 8,
+    ours: int = 40, theirs: int = 20,
 ) -> dict[str, Any]:  # fmt: skip
     """Median milliseconds of a step with its batch, ours and the reference's way."""
     store = store_of(folder)

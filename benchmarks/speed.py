@@ -1,4 +1,4 @@
-"""The README's table of speed: each figure beside its goal, met or missed, and its command."""
+"""The README's table of the offline stage's speed: each figure beside its goal, met or missed, and its command."""
 
 from __future__ import annotations
 
@@ -14,22 +14,20 @@ REFERENCE = (
 
 def speed() -> str:
     """The whole table, with the machines below it."""
-    parts = {name: load(name) for name in ("features", "descriptors", "midi", "scale", "train-cpu")}
+    parts = {name: load(name) for name in ("features", "descriptors", "midi", "scale")}
     lines = ["| what | measured | goal | command |", "|---|---|---|---|"]
     for command, rows in (
         ("features", stage(parts["features"])),
         ("descriptors", described(parts["descriptors"])),
         ("midi", midi(parts["midi"])),
         ("scale", scale(parts["scale"])),
-        ("train", training(parts["train-cpu"])),
     ):
         lines += [goal(*cells, command) for cells in rows]
     where = "; ".join(f"{name} on {machine(data)}" for name, data in parts.items())
     note = (
         f"{REFERENCE} Measured: {where}. Stores are written to "
         f"{parts['features']['stores_in']}. In brackets: of the ratios of a run the 10th to the 90th "
-        f"percentile, of fewer than ten all. Training has size "
-        f"{next(iter(parts['train-cpu']['steps'].values()))['size']}. On a GPU: not yet measured."
+        "percentile, of fewer than ten all."
     )
     return "\n".join([*lines, "", note])
 
@@ -160,25 +158,5 @@ def scale(data: dict[str, Any]) -> list[Cells]:
             f"… the whole store, extrapolated from measured bytes, {residual(store)}",
             f"{store['paper_scale'] / 1e9:.1f} GB",
             -8.0,
-        ),
-    ]
-
-
-def training(data: dict[str, Any]) -> list[Cells]:
-    """The trainer's data path."""
-    resident = data["residency"]
-    return [
-        (
-            f"A4 and notes of {resident['segments']:,} segments resident, warm",
-            f"{resident['warm_s']:.1f} s",
-            -3.0,
-        ),
-        *(
-            (
-                f"share of a training step spent on data, `{arm}`",
-                f"{100 * step['data_share']:.1f} %",
-                -3.0,
-            )
-            for arm, step in data["steps"].items()
         ),
     ]

@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.cells import load, machine, row
 from benchmarks.speed import speed
+from benchmarks.training_table import training
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.info import MEAN_NOTES_PER_SEGMENT, describe_registry
 from trainer.presets import preset_config
@@ -247,6 +248,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scores": scores,
     "budgets": budgets,
     "speed": speed,
+    "training": training,
     "tree": tree,
     "descriptors": descriptors,
     "example": example,

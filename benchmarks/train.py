@@ -143,9 +143,14 @@ def device_name(device: torch.device) -> str:
 def bench_residency(folder: Path, device: torch.device) -> dict[str, Any]:
     """Load A4 and notes of 100,000 segments four times; the first one warms the page cache."""
     store = synthetic_store(folder, RESIDENT, ("A4",))
-    loads = [seconds(lambda: ResidentStore(store, "train", ["A4"], device)) for _ in range(4)]
+    splits = ("train", "validation")
+
+    def load() -> list[ResidentStore]:
+        return [ResidentStore(store, split, ["A4"], device) for split in splits]
+
+    loads = [seconds(load) for _ in range(4)]
     return {
-        "segments": len(ResidentStore(store, "train", ["A4"], device)),
+        "segments": sum(map(len, load())),
         "note_rows": RESIDENT * NOTES_PER_SEGMENT,
         "first_s": loads[0],
         "warm_s": statistics.median(loads[1:]),
