@@ -1,4 +1,4 @@
-"""The README's table of the offline stage's speed: each figure beside its goal, met or missed, and its command."""
+"""The README's table of the offline stage: each figure beside its goal, met or missed."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.cells import load, machine, row
 from benchmarks.speed import speed
 from benchmarks.training_table import training
+from benchmarks.training_words import arms, choices, mechanisms
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.info import MEAN_NOTES_PER_SEGMENT, describe_registry
 from trainer.presets import preset_config
@@ -23,7 +24,8 @@ README = ROOT / "README.md"
 DESCRIPTORS_PAGE = ROOT / "docs/descriptors.md"
 QUALITY_PAGE = ROOT / "docs/quality.md"
 CLUSTERS_PAGE = ROOT / "docs/clusters.md"
-PAGES = (README, DESCRIPTORS_PAGE, QUALITY_PAGE, CLUSTERS_PAGE)
+TRAINING_PAGE = ROOT / "docs/training.md"
+PAGES = (README, DESCRIPTORS_PAGE, QUALITY_PAGE, CLUSTERS_PAGE, TRAINING_PAGE)
 SCORES = " and ".join(f"`python -m benchmarks.scores --name {c}`" for c in ("demo", "maps"))
 CORPORA = {"demo": "demo (rendered)", "maps": "real recordings (MAPS)"}
 
@@ -249,6 +251,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "budgets": budgets,
     "speed": speed,
     "training": training,
+    "mechanisms": mechanisms,
+    "arms": arms,
+    "choices": choices,
     "tree": tree,
     "descriptors": descriptors,
     "example": example,
