@@ -121,6 +121,15 @@ def figures() -> list[Figure]:
         ),
         *(
             Figure(
+                what=f"… tokens of the frozen front end kept (corpora seen more than once), `{arm}`",
+                value=at("end_to_end", arm, "ratio_kept"),
+                written="{:.1f} ×",
+                least={"cpu": 5},
+            )
+            for arm in ("d0", "a4r")
+        ),
+        *(
+            Figure(
                 what=f"embedding and scoring 13,532 segments, `{arm}`",
                 value=at("split", arm, "all_s"),
                 written="{:.0f} s",
@@ -154,10 +163,7 @@ def training() -> str:
     }
     lines = ["| what (preset `paper`) | CPU, size tiny | one GPU, size base |", "|---|---|---|"]
     for figure in figures():
-        known = figure.most.keys() | figure.least.keys()
-        on_cpu = found["cpu"] if "cpu" in known or _has(figure, found["cpu"]) else None
-        cpu = figure.cell("cpu", on_cpu) if on_cpu else "—"
-        lines.append(row(figure.what, cpu, figure.cell("cuda", found["cuda"])))
+        lines.append(row(figure.what, *(_cell(figure, d, found[d]) for d in DEVICES)))
     where = "; ".join(f"{name} on {machine(data)}" for name, data in found.items() if data)
     rounds = found["cpu"]["model_only"]["d0"]["rounds"] if found["cpu"] else 0
     return "\n".join(
@@ -172,8 +178,17 @@ def training() -> str:
     )
 
 
-def _has(figure: Figure, data: dict[str, Any] | None) -> bool:
+def _cell(figure: Figure, device: str, data: dict[str, Any] | None) -> str:
+    """The figure's cell; a dash where this device has no such figure."""
+    goals = figure.most.keys() | figure.least.keys()
+    if device not in goals and goals and (data is None or not _has(figure, data)):
+        return "—"
+    return figure.cell(device, data)
+
+
+def _has(figure: Figure, data: dict[str, Any]) -> bool:
     try:
-        return data is not None and figure.value(data) is not None
+        figure.value(data)
     except KeyError:
         return False
+    return True

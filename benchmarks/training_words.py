@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 
 from benchmarks.cells import row
 from trainer.arms import FAMILIES, LATER, SCREENING
@@ -13,7 +14,6 @@ from trainer.optim import FREEZE_POLICIES
 from trainer.presets import preset_config
 from trainer.recipes import RECIPES
 from trainer.schedules import SCHEDULES
-
 
 
 def mechanisms() -> str:
@@ -42,7 +42,7 @@ def arms() -> str:
 def choices() -> str:
     """What else is chosen by name, and what the presets choose."""
     presets = [preset_config(preset, "base") for preset in ("paper", "sound")]
-    rows = {
+    rows: dict[str, tuple[Iterable[str], list[str]]] = {
         "front end, `--frontend`": (FRONTENDS.names(), [p.audio.frontend.name for p in presets]),
         "loss, `--loss`": (LOSSES.names(), [p.loss.name for p in presets]),
         "schedule, `--schedule`": (SCHEDULES.names(), [p.schedule.name for p in presets]),

@@ -22,6 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainer.dropout import dropout
+
 
 class Packing:
     """Padded ``[B, T, C]`` ↔ the real tokens alone, ``[P, C]``."""
@@ -126,18 +128,34 @@ class Attention(nn.Module):
             k_BHUE = torch.cat([k_BHUE, right_BHUR], dim=-1)
             # Flash kernels want values as wide as keys.
             v_BHUE = F.pad(v_BHUE, (0, right_BHUR.shape[-1]))
-        out_BHTE = F.scaled_dot_product_attention(
-            q_BHTE,
-            k_BHUE,
-            v_BHUE,
-            attn_mask=None if padding_BU is None else visible_keys(padding_BU),
-            dropout_p=self.dropout if self.training else 0.0,
-            scale=1 / math.sqrt(channels),
-        )
+        visible = None if padding_BU is None else visible_keys(padding_BU)
+        dropped = self.dropout if self.training else 0.0
+        # With dropout no fused kernel runs on a CPU.
+        attend = dropping_attention if dropped and q_BHTE.device.type == "cpu" else fused_attention
+        out_BHTE = attend(q_BHTE, k_BHUE, v_BHUE, visible, dropped, 1 / math.sqrt(channels))
         return out_BHTE[..., :channels].transpose(1, 2).flatten(2)
 
     def _split(self, x_BTC: Tensor) -> Tensor:
         return x_BTC.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def fused_attention(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropped: float, scale: float
+) -> Tensor:
+    """Torch's own."""
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=visible, dropout_p=dropped, scale=scale
+    )
+
+
+def dropping_attention(
+    q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, dropped: float, scale: float
+) -> Tensor:
+    """The same, written out, with cheap random numbers."""
+    scores = (q * scale) @ k.mT
+    if visible is not None:
+        scores = scores.masked_fill(~visible, -math.inf)
+    return dropout(scores.softmax(dim=-1), dropped) @ v
 
 
 def visible_keys(padding_BU: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ class Batch:
     padding_BN : bool, **True = padding**
     arrays : the store's arrays by name, float32: ``[B, 188, K]``, ``[B, K]`` or, per note,
         ``[B, N, K]`` with zeros in padding
+    tokens_BTC : what a frozen front end made of the sound, where that was kept
     gather : puts the rows of all processes that share a training step together, in order, with
         gradients; the identity in one process
     """
@@ -46,6 +47,7 @@ class Batch:
     duration_BN: Tensor
     padding_BN: Tensor
     arrays: dict[str, Tensor]
+    tokens_BTC: Tensor | None = None
     gather: Callable[[Tensor], Tensor] = alone
 
     def __len__(self) -> int:

@@ -93,6 +93,7 @@ class ResidentStore:
         self.note_padding = note_padding
         self._load_notes(store)
         self._audio: Tensor | None = None
+        self._tokens_RTC: Tensor | None = None
         self._arrays: dict[str, Tensor] = {}
         self._per_note: set[str] = set()
         self._computed = {n: COMPUTED[n] for n in arrays if n not in held}
@@ -141,6 +142,7 @@ class ResidentStore:
             else:
                 values = tensor.index_select(0, index_B).float()
             arrays[name] = values
+        tokens = self._tokens_RTC
         batch = Batch(
             segments_B=self._rows_R.index_select(0, index_B),
             audio_BS=self._windows(index_B),
@@ -151,6 +153,7 @@ class ResidentStore:
             duration_BN=notes("duration_s", torch.float32),
             padding_BN=padding_BN,
             arrays=arrays,
+            tokens_BTC=None if tokens is None else tokens.index_select(0, index_B),
         )
         if self._home != self.device:
             batch = batch.to(self.device)
@@ -160,6 +163,12 @@ class ResidentStore:
         if not self._hears:
             batch.audio_BS = None
         return batch
+
+    def keep(self, tokens_RTC: Tensor) -> None:
+        """Let batches carry these tokens of every segment; nobody else hears the audio, so it goes."""
+        self._tokens_RTC = tokens_RTC.to(self._home)
+        if not self._computed:
+            self._audio = None
 
     def _windows(self, index_B: Tensor) -> Tensor | None:
         if self._audio is None:

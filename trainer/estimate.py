@@ -9,9 +9,7 @@ memory is close.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +23,11 @@ from pipeline.base.errors import ConfigError
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.spectral import N_FRAMES, SEGMENT_SAMPLES
 from pipeline.store.reader import Store
+from trainer.attention import dropping_attention
 from trainer.batch import Batch
 from trainer.cache import held_arrays, padded_length
 from trainer.config import Precision, RunConfig
-from trainer.devices import matmul_precision
+from trainer.devices import available_memory, matmul_precision
 from trainer.model import RetrievalModel, build_model
 
 ATTAINED = 0.4  # of the matrix rate: what training steps of these models reach
@@ -124,11 +123,13 @@ class _FusedAttention(TorchFunctionMode):
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         options = kwargs or {}
-        # On a CPU there is none with dropout.
-        fused = self.device.type != "cpu" or not options.get("dropout_p")
-        if function is F.scaled_dot_product_attention and fused:
-            return _Fused.apply(*args[:3])
-        return function(*args, **options)
+        if function is not F.scaled_dot_product_attention:
+            return function(*args, **options)
+        dropped = options.get("dropout_p")
+        if dropped and self.device.type == "cpu":  # as in trainer.attention
+            visible, scale = options.get("attn_mask"), options.get("scale")
+            return dropping_attention(*args[:3], visible, dropped, scale)
+        return _Fused.apply(*args[:3])
 
 
 def check_memory(found: Estimate, device: torch.device) -> None:
@@ -192,20 +193,6 @@ def matrix_rate(device: torch.device, precision: Precision, seconds: float = 0.3
     return float(np.median(rates))
 
 
-def available_memory(device: torch.device) -> int:
-    """Free bytes of the GPU, or of this machine within its control group's limit."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for line in _lines("/proc/meminfo"):
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
-    limit, used = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit and used and limit[0].isdigit():
-        free = min(free, int(limit[0]) - int(used[0]))
-    return free
-
-
 def _resident_bytes(model: RetrievalModel, store: Store) -> int:
     """Training and validation rows of everything the run reads."""
     table = store.segments
@@ -217,10 +204,3 @@ def _resident_bytes(model: RetrievalModel, store: Store) -> int:
         int(np.prod(store.arrays[n].shape)) * np.dtype(store.arrays[n].dtype).itemsize for n in held
     )
     return int(share * (arrays + 11 * int(table.note_count.sum())))
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        return Path(path).read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []

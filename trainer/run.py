@@ -34,6 +34,7 @@ from trainer.config import RunConfig, signature
 from trainer.devices import deterministic, pick_device
 from trainer.embed import embed_split
 from trainer.fit import CHECKPOINTS, METRICS, FitResult, Report, fit
+from trainer.frozen import keep_tokens
 from trainer.metrics_log import TensorBoardLog
 from trainer.model import RetrievalModel, build_model, parameter_inventory
 from trainer.optim import build_optimizer
@@ -317,8 +318,13 @@ def _train(
         return score(*embed_split(model, validation), validation)
 
     with deterministic(request.deterministic):
+        model = initial_model(config, request.init).to(device)
+        budget, when = config.budget, config.evaluation
+        evaluations = sum(when.due(e, budget.epochs) for e in range(1, budget.epochs + 1))
+        keep_tokens(model, training, budget.updates * budget.batch_size)
+        keep_tokens(model, validation, evaluations * len(validation))
         return fit(
-            initial_model(config, request.init).to(device),
+            model,
             training,
             plan.folder,
             arm=plan.arm,

@@ -73,8 +73,13 @@ class Wave(Frontend):
     def forward(self, batch: Batch) -> Tokens:
         """Samples of the batch → tokens on an even time grid."""
         assert batch.audio_BS is not None, "the batch was made without audio"
-        x_BTC = self.blocks(batch.audio_BS[:, None]).transpose(1, 2)
+        x_BTC = self.convolve(batch.audio_BS)
         return Tokens(x_BTC=x_BTC, time_BT=grid_times(x_BTC.shape[1], x_BTC))
+
+    def convolve(self, audio_BS: Tensor) -> Tensor:
+        """``[B, S]`` → ``[B, T, C]``."""
+        x_BCT: Tensor = self.blocks(audio_BS[:, None])
+        return x_BCT.transpose(1, 2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +107,9 @@ class WaveFrozen(Wave):
     @torch.no_grad()
     def forward(self, batch: Batch) -> Tokens:
         """Without gradients."""
+        if batch.tokens_BTC is not None:
+            x_BTC = batch.tokens_BTC
+            return Tokens(x_BTC=x_BTC, time_BT=grid_times(x_BTC.shape[1], x_BTC))
         assert batch.audio_BS is not None, "the batch was made without audio"
         device = batch.audio_BS.device.type
         if not self.low or device == "meta":
@@ -109,6 +117,12 @@ class WaveFrozen(Wave):
         with torch.autocast(device, torch.bfloat16):
             tokens = super().forward(batch)
         return tokens.replace(tokens.x_BTC.float())
+
+    def convolve(self, audio_BS: Tensor) -> Tensor:
+        """On a CPU segment by segment: what lies between convolutions then stays in its caches."""
+        if audio_BS.device.type != "cpu":
+            return super().convolve(audio_BS)
+        return torch.cat([super(WaveFrozen, self).convolve(one_1S) for one_1S in audio_BS.split(1)])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

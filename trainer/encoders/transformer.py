@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from trainer.attention import Attention, Packing, ScoreBias
 from trainer.config import TransformerConfig
+from trainer.dropout import Dropout
 
 
 class EncoderLayer(nn.Module):
@@ -33,7 +34,7 @@ class EncoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(config.width)
         self.norm2 = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
-        self.ffn_dropout = nn.Dropout(config.ffn_dropout)
+        self.ffn_dropout = Dropout(config.ffn_dropout)
 
     def forward(
         self,

@@ -1,0 +1,85 @@
+"""Tokens of a frozen front end are made once and are the same; cheap dropout is dropout."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from trainer_fakes import run_config
+
+from trainer import frozen
+from trainer.attention import dropping_attention, fused_attention
+from trainer.cache import ResidentStore
+from trainer.dropout import Dropout, dropout
+from trainer.embed import embed_split
+from trainer.frozen import keep_tokens
+from trainer.model import build_model
+
+
+def pair(store, preset="paper", **over):
+    model = build_model(run_config(preset, "a4r", **over))
+    return model, ResidentStore(store, "train", model.reads(), note_padding="longest")
+
+
+def test_batches_with_kept_tokens_give_the_same_bits(store):
+    model, plain = pair(store)
+    _, kept = pair(store)
+    assert keep_tokens(model, kept, len(kept) + 1)
+    assert kept.batch([0]).audio_BS is None
+    for index in ([3, 0, 11], np.arange(16), [7]):
+        torch.manual_seed(4)
+        wanted, _ = model.train().training_step(plain.batch(index)) if len(index) > 1 else (None, 0)
+        torch.manual_seed(4)
+        got, _ = model.training_step(kept.batch(index)) if len(index) > 1 else (None, 0)
+        assert wanted is got or torch.equal(wanted, got)
+        a, b = (model.eval().embed_audio(r.batch(index)) for r in (plain, kept))
+        assert torch.equal(a, b)
+    for a, b in zip(embed_split(model, plain, 8), embed_split(model, kept, 8), strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_they_are_kept_only_where_it_pays_and_fits(store, monkeypatch):
+    model, resident = pair(store)
+    assert not keep_tokens(model, resident, len(resident))
+    monkeypatch.setattr(frozen, "available_memory", lambda device: 1_000_000)
+    assert not keep_tokens(model, resident, 10 * len(resident))
+    assert resident.batch([0]).audio_BS is not None
+    monkeypatch.undo()
+    for preset, over in (("sound", {}), ("paper", {"audio": {"frontend": {"name": "wave"}}})):
+        model, resident = pair(store, preset, **over)
+        assert not keep_tokens(model, resident, 10 * len(resident))
+
+
+def test_dropout_drops_what_it_should():
+    torch.manual_seed(1)
+    x = torch.ones(1001, 999, requires_grad=True)
+    y = dropout(x, 0.1)
+    kept = y != 0
+    # Six standard deviations.
+    assert float(kept.float().mean()) == pytest.approx(0.9, abs=6 * math.sqrt(0.09 / x.numel()))
+    assert torch.allclose(y[kept], torch.tensor(1 / 0.9), rtol=1e-4)
+    y.sum().backward()
+    assert torch.equal(x.grad != 0, kept)
+    # No element knows of its neighbours, of those in the same word above all.
+    bits = kept.flatten().float() - kept.float().mean()
+    for lag in (1, 2, 3, 4, 999):
+        assert abs(float((bits[lag:] * bits[:-lag]).mean())) < 6 * 0.09 / math.sqrt(len(bits))
+    torch.manual_seed(1)
+    assert torch.equal(dropout(x, 0.1), y)
+    assert float(dropout(x, 1.0).abs().max()) == 0
+    layer = Dropout(0.5)
+    assert torch.equal(layer.eval()(x), x)
+    assert not torch.equal(layer.train()(x), x)
+
+
+def test_attention_written_out_is_torchs(store):
+    torch.manual_seed(2)
+    q, k, v = (torch.randn(2, 4, n, 8) for n in (5, 7, 7))
+    visible = (torch.arange(7) < torch.tensor([7, 3])[:, None])[:, None, None]
+    for mask in (None, visible):
+        wanted = fused_attention(q, k, v, mask, 0.0, 0.3)
+        torch.testing.assert_close(dropping_attention(q, k, v, mask, 0.0, 0.3), wanted)
+        many = torch.stack([dropping_attention(q, k, v, mask, 0.3, 0.3) for _ in range(4000)])
+        assert float((many.mean(dim=0) - wanted).abs().max()) < 0.08
