@@ -82,7 +82,7 @@ def bench_end_to_end(
 ) -> dict[str, Any]:  # fmt: skip
     """Median milliseconds of a step with its batch, ours and the reference's way.
 
-    ``kept``: with the frozen front end's tokens kept, the making of them spread over the run's updates.
+    ``kept``: with the frozen front end's tokens kept; making them is spread over a run's updates.
     """
     store = store_of(folder)
     trainer = Trainer("paper", size, arm, device, precision, compiled)

@@ -127,8 +127,9 @@ class _FusedAttention(TorchFunctionMode):
             return function(*args, **options)
         dropped = options.get("dropout_p")
         if dropped and self.device.type == "cpu":  # as in trainer.attention
+            q, k, v = args[:3]
             visible, scale = options.get("attn_mask"), options.get("scale")
-            return dropping_attention(*args[:3], visible, dropped, scale)
+            return dropping_attention(q, k, v, visible, dropped, scale)
         return _Fused.apply(*args[:3])
 
 
