@@ -128,7 +128,7 @@ class _FusedAttention(TorchFunctionMode):
         dropped = options.get("dropout_p")
         if dropped and self.device.type == "cpu":  # as in trainer.attention
             q, k, v = args[:3]
-            visible, scale = options.get("attn_mask"), options.get("scale")
+            visible, scale = options["attn_mask"], options["scale"]
             return dropping_attention(q, k, v, visible, dropped, scale)
         return _Fused.apply(*args[:3])
 
