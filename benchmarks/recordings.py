@@ -21,6 +21,7 @@ from pipeline.corpora.recordings import COLUMNS
 from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
 from pipeline.store import Store
 from trainer.cache import ResidentStore, batch_order
+from trainer.devices import available_memory
 from trainer.frozen import keep_tokens
 
 RECORDINGS, MINUTES, NOTES, RATE = 4, 10, 5_900, 44_100
@@ -102,7 +103,7 @@ def bench_end_to_end(
     kept_s = None
     if size == "tiny":  # at base it is for corpora far smaller than the paper's
         began = now(device)
-        keep_tokens(trainer.model, resident, budget.updates * count)
+        keep_tokens(trainer.model, resident, budget.updates * count, available_memory(device))
         kept_s = (now(device) - began) / budget.updates + step_s()
 
     root = recordings(folder).parent

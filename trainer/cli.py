@@ -234,7 +234,7 @@ def evaluate(
         Path | None, typer.Option(help="Another store than the run's own; needed for a baseline.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the paper protocol's pools.")
+        int | None, typer.Option(min=0, help="Other pools of the paper protocol.")
     ] = None,
     pool_size: Annotated[
         int | None, typer.Option(min=2, help="Candidates per query. [default: the run's, 256]")
@@ -254,7 +254,8 @@ def evaluate(
 
         if (run is None) == (baseline is None):
             raise UsageError("give either the folder of a RUN or --baseline NAME")
-        protocols = protocol or ["paper", "strict"]
+        # Only the paper protocol's pools can be drawn again.
+        protocols = protocol or (["paper", "strict"] if seed is None else ["paper"])
         if run is not None:
             commands.evaluate_run(
                 run,

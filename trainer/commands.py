@@ -16,7 +16,7 @@ from trainer import scoring
 from trainer.arms import ARMS
 from trainer.config import BudgetConfig
 from trainer.devices import pick_device
-from trainer.estimate import check_memory, estimate
+from trainer.estimate import estimate
 from trainer.export import export_run
 from trainer.mechanisms import MECHANISMS
 from trainer.model import build_model, parameter_inventory
@@ -33,13 +33,15 @@ MODELS = Path("models")
 
 def show_plans(requests: Sequence[RunRequest], console: Console) -> None:
     """``--dry-run``: every resolved run, its parameters, what it would read and cost."""
-    shown = [_show_plan(request) for request in requests]
+    shown: list[tuple[dict[str, Any], str]] = []
+    for request in requests:  # of a recipe: each from the one before
+        shown.append(_show_plan(request, shown[-1][0]["signature"] if shown else None))
     data = [d for d, _ in shown]
     console.result(data if len(data) > 1 else data[0], "\n".join(text for _, text in shown))
 
 
-def _show_plan(request: RunRequest) -> tuple[dict[str, Any], str]:
-    plan = plan_run(request)
+def _show_plan(request: RunRequest, init: str | None) -> tuple[dict[str, Any], str]:
+    plan = plan_run(request, init)
     data = {
         "folder": str(plan.folder),
         "arm": plan.arm,
@@ -96,8 +98,6 @@ def train_and_score(request: RunRequest, console: Console) -> None:
 def _train(request: RunRequest, console: Console) -> Run:
     plan, store = plan_run(request), Store.open(request.store)
     score = scoring.selection_score(store, plan.config)
-    device = pick_device(request.device)
-    check_memory(estimate(plan.config, store, device), device)
     updates = plan.config.budget.updates
     console.say(f"run: {plan.folder} ({plan.trainable:,} trainable parameters, {updates} updates)")
     with console.progress(f"train {plan.arm}", updates) as update:

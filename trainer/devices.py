@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from pipeline.base.errors import ConfigError
+from pipeline.base.errors import ConfigError, TrainingError
 from trainer.config import Precision, Size
 
 
@@ -90,6 +90,21 @@ def deterministic(wanted: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
+@contextlib.contextmanager
+def memory_errors_are_told() -> Iterator[None]:
+    """Memory that runs out within the block is a :class:`TrainingError` with what would help."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        short = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not short and "allocate memory" not in str(error):
+            raise
+        raise TrainingError(
+            "out of memory: use a smaller --batch-size, --size tiny or --precision bf16",
+            kind="memory",
+        ) from error
+
+
 def peak_memory(device: torch.device) -> dict[str, int]:
     """Highest memory use so far, in bytes: ``host`` and, on a GPU, ``device``."""
     unit = 1 if sys.platform == "darwin" else 1024
@@ -109,7 +124,10 @@ def available_memory(device: torch.device) -> int:
             free = int(line.split()[1]) * 1024
     limit, used = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
     if limit and used and limit[0].isdigit():
-        free = min(free, int(limit[0]) - int(used[0]))
+        # What files take of it is given back when it is needed.
+        stat = dict(line.split() for line in _lines("/sys/fs/cgroup/memory.stat"))
+        cached = int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
+        free = min(free, int(limit[0]) - int(used[0]) + cached)
     return free
 
 

@@ -58,22 +58,34 @@ class Estimate:
         return int((self.state_bytes + self.activation_bytes) * SPARE) + self.resident_bytes
 
 
-def estimate(config: RunConfig, store: Store, device: torch.device) -> Estimate:
-    """Count one step of the resolved ``config`` on ``store``; measure the device's rate."""
+def estimate(config: RunConfig, store: Store, device: torch.device, processes: int = 1) -> Estimate:
+    """Count one step of the resolved ``config`` on ``store``; measure the device's rate.
+
+    Of several ``processes`` each has its share of the batch.
+
+    Raises
+    ------
+    ConfigError
+        when the parts of the model do not fit each other.
+    """
     model = build_model(config, "meta").train()
-    batch = meta_batch(model, store, config.budget.batch_size, device)
+    batch = meta_batch(model, store, config.budget.batch_size // processes, device)
     kept: dict[int, int] = {}
-    own = {id(p.untyped_storage()._cdata) for p in model.parameters()}
+    own = {p.untyped_storage()._cdata for p in model.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if id(storage._cdata) not in own and not isinstance(tensor, torch.nn.Parameter):
+        if storage._cdata not in own:
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
     with _FusedAttention(device), FlopCounterMode(display=False) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss, _ = model.training_step(batch)
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                loss, _ = model.training_step(batch)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"no step can be made of this configuration: {reason}") from None
         loss.backward()
     activation = sum(kept.values())
     if config.precision == "bf16":

@@ -22,7 +22,7 @@ from trainer.model import RetrievalModel, build_model, parameter_inventory
 from trainer.run import EVALUATION, Run, load_strictly
 
 CONFIG, CARD = "config.json", "README.md"
-SCHEMA = 1
+SCHEMA, KIND = 1, "xmodal-model"
 
 
 def export_run(run: Run, store: Store, out: Path, *, overwrite: bool = False) -> Path:
@@ -41,8 +41,11 @@ def export_run(run: Run, store: Store, out: Path, *, overwrite: bool = False) ->
         raise RunError(
             f"{run.path} has no finished, unchanged model to export; repeat its xmodal-train command"
         )
+    out = out.absolute()
     if out.exists() and not overwrite:
         raise RunError(f"{out} exists; use --overwrite to replace it")
+    if out.exists() and not _is_export(out):
+        raise RunError(f"{out} is no exported model: --overwrite replaces nothing else")
     staged = out.with_name(f".{out.name}.tmp")
     shutil.rmtree(staged, ignore_errors=True)
     staged.mkdir(parents=True)
@@ -77,13 +80,20 @@ def load_export(path: Path) -> RetrievalModel:
     return model.eval()
 
 
+def _is_export(path: Path) -> bool:
+    try:
+        return bool(read_json(path / CONFIG)["kind"] == KIND)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def _facts(run: Run, store: Store) -> dict[str, Any]:
     record = run.record
     scores = [read_json(p) for p in sorted((run.path / EVALUATION).glob("*.json"))]
     totals = parameter_inventory(build_model(run.config, "meta"))[-1]
     return {
         "schema": SCHEMA,
-        "kind": "xmodal-model",
+        "kind": KIND,
         "name": run.path.name,
         "arm": arm_name(run.config.pairs),
         "leaks": run.leaks,

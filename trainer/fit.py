@@ -135,6 +135,7 @@ class _Loop:
     ) -> None:  # fmt: skip
         self.processes = processes
         self.stopping = False
+        self.flag: Tensor | bool = False
         self.share = processes.share(model.config.budget.batch_size)
         self.model, self.resident, self.arm = model, resident, arm
         self.evaluate, self.report, self.initial_state = evaluate, report, initial_state
@@ -173,6 +174,7 @@ class _Loop:
             elif self._asked(stop):
                 self._save()
             if self._asked(stop):
+                self.processes.tell()  # nobody leaves while the first one saves
                 raise Interrupted(
                     f"stopped by {stop.name or 'a signal'} after step {progress.step} of "
                     f"{budget.updates}; repeat the command to go on from there"
@@ -218,12 +220,13 @@ class _Loop:
         row = {"step": progress.step, "epoch": epoch + 1, "lr_multiplier": multiplier}
         values = {"loss": loss.detach(), "gradient_norm": norm, **parts}
         self.unread.append((row, values, self.resident.rows[index]))
+        self.flag = flag
         if self.device.type == "cpu" or len(self.unread) >= CUDA_FLUSH_STEPS:
             self._flush()
-            self.stopping = bool(flag)  # on the device, like the losses
 
     def _flush(self) -> None:
-        """Read the losses that are still on the device, check them, log them."""
+        """Read what is still on the device: whether to stop, and losses, to check and log."""
+        self.stopping = bool(self.flag)
         for row, tensors, segments in self.unread:
             values = {name: float(value) for name, value in tensors.items()}
             if self.progress.first_loss is None:

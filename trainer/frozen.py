@@ -13,20 +13,21 @@ import numpy as np
 import torch
 
 from trainer.cache import ResidentStore
-from trainer.devices import autocast, available_memory, matmul_precision
+from trainer.devices import autocast, matmul_precision
 from trainer.model import RetrievalModel
 
-PART = 4  # of the free memory may be taken by tokens
+PART = 4  # of the memory that is left may be taken by the tokens of a split
 BATCH = 16
 
 
 @torch.no_grad()
-def keep_tokens(model: RetrievalModel, resident: ResidentStore, uses: int) -> bool:
+def keep_tokens(model: RetrievalModel, resident: ResidentStore, uses: int, room: int) -> bool:
     """Let the batches of ``resident`` carry the tokens of ``model``'s front end, if that pays.
 
     Parameters
     ----------
     uses : how many segments will be asked for in all
+    room : bytes that the run itself will not need
 
     Returns
     -------
@@ -43,7 +44,7 @@ def keep_tokens(model: RetrievalModel, resident: ResidentStore, uses: int) -> bo
             x_BTC = frontend(resident.batch(rows)).x_BTC
             if tokens_RTC is None:
                 needed = n_segments * x_BTC[0].nbytes
-                if needed > available_memory(device) // PART:
+                if needed > room // PART:
                     return False
                 tokens_RTC = x_BTC.new_empty(n_segments, *x_BTC.shape[1:])
             tokens_RTC[start : start + len(rows)] = x_BTC

@@ -80,6 +80,9 @@ def run_requests(
     layers = [{}] if wanted.recipe is None else [s.over for s in stages(wanted.recipe, size)]  # type: ignore[arg-type]
     settings = parse_settings(wanted.settings)
     options = settings.pop(PAIRS, {})
+    for name in ("preset", "size"):
+        if name in settings:
+            raise ConfigError(f"--set {name}=…: use --{name}, on which the other settings lie")
     precision = {} if wanted.precision == "auto" else {"precision": wanted.precision}
     if not precision and "precision" not in {**file, **settings} and preset != "paper":
         # The paper's numbers are float32's; asking for another format is up to the user.
@@ -149,20 +152,29 @@ def _merged(base: dict[str, Any], over: dict[str, Any], size: Size) -> dict[str,
     merged = merge(base, over)
     for path, registry in CHOICES.items():
         before, after, said = (_at(plain, path) for plain in (base, merged, over))
-        if not after or not before or after["name"] == before["name"]:
+        if not after or not before:
+            continue
+        if not isinstance(after, dict) or not isinstance(after.get("name"), str):
+            raise ConfigError(f"config.{path} = {after!r}: say {path}.name = NAME")
+        if not isinstance(after.get("options", {}), dict):
+            raise ConfigError(f"config.{path}.options = {after['options']!r}: must be a table")
+        if after["name"] == before["name"]:
             continue
         known = {f.name for f in dataclasses.fields(registry(after["name"]).Options)}
         kept = {k: v for k, v in before.get("options", {}).items() if k in known}
         own = FRONTEND_OPTIONS[size].get(after["name"], {}) if path == "audio.frontend" else {}
-        after["options"] = {**kept, **own, **said.get("options", {})}
+        after["options"] = {**own, **kept, **said.get("options", {})}
     return merged
 
 
 def _at(plain: dict[str, Any], path: str) -> Any:
     """A copy-free look at a nested value; an empty dict where it is absent."""
+    found: Any = plain
     for key in path.split("."):
-        plain = plain.get(key, {})
-    return plain
+        if not isinstance(found, dict):
+            raise ConfigError(f"config.{path.partition('.')[0]} = {found!r}: must be a table")
+        found = found.get(key, {})
+    return found
 
 
 def _with_options(
@@ -170,6 +182,8 @@ def _with_options(
 ) -> list[PairConfig]:
     """Pairs with what ``--set pairs.A4-moe.gate=top1`` says of them."""
     made: list[PairConfig] = []
+    if not isinstance(options, dict) or not all(isinstance(o, dict) for o in options.values()):
+        raise ConfigError("--set pairs: give DESCRIPTOR-MECHANISM.OPTION=VALUE below it")
     left = dict(options)
     for pair in pairs:
         if not isinstance(pair, PairConfig):

@@ -189,6 +189,8 @@ def _check_numbers(config: RunConfig) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{path} = {value}: must be a finite number")
         name = path.rpartition(".")[2]
+        if name.endswith("dropout") and not 0 <= value < 1:
+            raise ConfigError(f"{path} = {value}: must be at least 0 and below 1")
         if name in POSITIVE and value < 1:
             raise ConfigError(f"{path} = {value}: must be at least 1")
 

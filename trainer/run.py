@@ -31,8 +31,9 @@ from trainer.arms import arm_name
 from trainer.cache import NotePadding, ResidentStore, fingerprints
 from trainer.checkpoint import MODEL, load_weights
 from trainer.config import RunConfig, signature
-from trainer.devices import deterministic, pick_device
+from trainer.devices import deterministic, memory_errors_are_told, pick_device
 from trainer.embed import embed_split
+from trainer.estimate import check_memory, estimate
 from trainer.fit import CHECKPOINTS, METRICS, FitResult, Report, fit
 from trainer.frozen import keep_tokens
 from trainer.metrics_log import TensorBoardLog
@@ -141,13 +142,17 @@ class Plan:
     leaks: bool
 
 
-def plan_run(request: RunRequest) -> Plan:
-    """Resolve and check a request against its store, allocating no model."""
+def plan_run(request: RunRequest, init: str | None = None) -> Plan:
+    """Resolve and check a request against its store, allocating no model.
+
+    ``init``: signature of a run that does not exist yet, to start from (recipes).
+    """
     config = resolve(request.config)
     model = _buildable(config)
     store = Store.open(request.store)
     reads = fingerprints(store, model.reads())
-    init = None if request.init is None else _finished_run(request.init).signature
+    if request.init is not None:
+        init = _finished_run(request.init).signature
     sign = signature(config, reads, init)
     arm = arm_name(config.pairs)
     total = parameter_inventory(model)[-1]
@@ -185,7 +190,8 @@ def train(request: RunRequest, score: Score, report: Report = lambda event: None
     folder = plan.folder
     if not processes.first:
         if processes.tell():
-            _train(request, plan, device, score, report, processes)
+            room = _room(request, plan, device, processes)
+            _train(request, plan, device, score, report, processes, room)
             processes.tell()
         return open_run(folder)
     with FolderLock(folder):
@@ -203,11 +209,12 @@ def train(request: RunRequest, score: Score, report: Report = lambda event: None
             processes.tell(False)
             return existing
         sweep_temporaries(folder)
+        room = _room(request, plan, device, processes)
         record = _record(request, plan, device, existing)
         write_json(folder / RUN_FILE, record)
         processes.tell(True)
         try:
-            outcome = _outcome(_train(request, plan, device, score, report, processes))
+            outcome = _outcome(_train(request, plan, device, score, report, processes, room))
         except Interrupted:
             write_json(folder / RUN_FILE, {**record, "status": "interrupted"})
             raise
@@ -309,6 +316,7 @@ def _train(
     score: Score,
     report: Report,
     processes: Processes,
+    room: int,
 ) -> FitResult:
     config, store = plan.config, Store.open(request.store)
     training = residents(config, store, "train", device, training=True)
@@ -317,12 +325,12 @@ def _train(
     def evaluate(model: RetrievalModel) -> Mapping[str, Any]:
         return score(*embed_split(model, validation), validation)
 
-    with deterministic(request.deterministic):
+    with deterministic(request.deterministic), memory_errors_are_told():
         model = initial_model(config, request.init).to(device)
         budget, when = config.budget, config.evaluation
         evaluations = sum(when.due(e, budget.epochs) for e in range(1, budget.epochs + 1))
-        keep_tokens(model, training, budget.updates * budget.batch_size)
-        keep_tokens(model, validation, evaluations * len(validation))
+        keep_tokens(model, training, budget.updates * budget.batch_size, room)
+        keep_tokens(model, validation, evaluations * len(validation), room)
         return fit(
             model,
             training,
@@ -337,6 +345,13 @@ def _train(
             if request.tensorboard
             else None,
         )
+
+
+def _room(request: RunRequest, plan: Plan, device: torch.device, processes: Processes) -> int:
+    """Bytes that stay free beside the run; refuses a run that cannot fit, before it is begun."""
+    found = estimate(plan.config, Store.open(request.store), device, processes.count)
+    check_memory(found, device)
+    return found.available_bytes - found.needed_bytes
 
 
 def _buildable(config: RunConfig) -> RetrievalModel:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.base.config import digest
-from pipeline.base.errors import MissingExtra, StoreError
+from pipeline.base.errors import ConfigError, MissingExtra, StoreError
 from pipeline.base.files import atomic_write, read_json, write_json
 from pipeline.store.reader import Store
 from trainer.cache import ON_DEVICE, ResidentStore, fingerprints
@@ -84,6 +84,7 @@ def score_run(
     -------
     The records, in the order of ``protocols``.
     """
+    check_protocols(protocols, seed)
     target = pick_device(device)
     model = run.load_model(target)
     resident = residents(run.config, store, split, target, training=False)
@@ -138,6 +139,7 @@ def score_baseline(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Score a training-free baseline, or read what it scored before on the same store."""
+    check_protocols(protocols, seed)
     version = BASELINES.get(name).version
     settings = {
         "version": version,
@@ -219,6 +221,16 @@ def _line(label: str, r: dict[str, Any]) -> str:
         f"{r['a2m']['R@1']:>8.3f} {r['m2a']['R@1']:>6.3f} {r['a2m']['R@10']:>9.3f} "
         f"{r['m2a']['R@10']:>6.3f} {r['chance']['R@10']:>7.3f} {r['queries']:>8}"
     )
+
+
+def check_protocols(protocols: Sequence[str], seed: int | None) -> None:
+    """Refuse, before anything is embedded, an unknown protocol or a seed for pools that have none."""
+    for name in protocols:
+        if not PROTOCOLS.get(name).seeded and seed is not None:
+            raise ConfigError(
+                f"--seed {seed}: the {name} protocol has one fixed set of pools; leave --seed out, or "
+                "name another --protocol"
+            )
 
 
 def _pool_seed(protocol: str, given: int | None, default: int) -> int | None:

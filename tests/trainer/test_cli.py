@@ -369,6 +369,20 @@ def test_a_store_without_the_needed_array_names_the_command_that_adds_it(
     assert f"xmodal-features add {bare} --descriptors A4" in done.stderr
 
 
+def test_a_seed_is_for_the_paper_protocol_alone(
+    trained: tuple[Path, dict[str, Any]], store: Store, tmp_path: Path
+) -> None:
+    folder = copy_of(trained, tmp_path)
+    (score,) = answer("xmodal-evaluate", folder, "--store", store.path, "--seed", 5)["scores"]
+    assert (score["protocol"], score["seed"]) == ("paper", 5)
+    done = program("xmodal-evaluate", folder, "--seed", 5, "--protocol", "strict")
+    assert done.returncode == 2
+    assert "one fixed set" in done.stderr
+    done = program("xmodal-evaluate", folder, "--protocol", "papper")
+    assert done.returncode == 2
+    assert "papper" in done.stderr
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     done = program("xmodal-evaluate", tmp_path)
     assert done.returncode == 3
@@ -400,7 +414,9 @@ def test_a_leaking_arm_is_flagged_wherever_its_scores_stand(store: Store, tmp_pa
 def test_the_foundation_is_two_runs_and_others_start_from_it(store: Store, tmp_path: Path) -> None:
     """The recipe of method §6.3 at tiny size; repeated, it finds both; --init takes one."""
     given = ("--preset", "paper", "--store", store.path, "--out", tmp_path, *SMALL)
+    planned = answer("xmodal-train", "--recipe", "foundation", *given, "--dry-run")
     told = answer("xmodal-train", "--recipe", "foundation", *given)
+    assert [p["folder"] for p in planned][1] == told["run"]
     second = json.loads((Path(told["run"]) / "run.json").read_text())
     first = json.loads((Path(second["init"]) / "run.json").read_text())
     assert (first["config"]["freeze"], second["config"]["freeze"]) == ("gate-2", "run-d")

@@ -11,9 +11,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from trainer_fakes import FakeStore, run_config
 
-from pipeline.base.errors import ConfigError
+from pipeline.base.errors import ConfigError, TrainingError
+from trainer import devices
 from trainer import estimate as estimate_module
 from trainer.cache import ResidentStore
+from trainer.devices import memory_errors_are_told
 from trainer.estimate import check_memory, estimate
 from trainer.model import build_model
 
@@ -58,3 +60,43 @@ def test_too_little_memory_is_said_with_the_remedy():
     with pytest.raises(ConfigError, match="smaller --batch-size"):
         check_memory(found, CPU)
     check_memory(dataclasses.replace(found, available_bytes=found.needed_bytes), CPU)
+
+
+def test_each_process_has_its_share_and_parts_that_do_not_fit_are_said(monkeypatch):
+    monkeypatch.setattr(estimate_module, "matrix_rate", lambda *_: 1e9)
+    config = run_config("sound", "d0")
+    one, four = (estimate(config, FakeStore(), CPU, n) for n in (1, 4))
+    assert four.activation_bytes == pytest.approx(one.activation_bytes / 4, rel=0.1)
+    odd = run_config("sound", "d0", audio={"frontend": {"options": {"bands": 80}}})
+    with pytest.raises(ConfigError, match="no step can be made"):
+        estimate(odd, FakeStore(), CPU)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_memory_that_runs_out_is_one_line(error):
+    with (
+        pytest.raises(TrainingError, match="smaller --batch-size") as caught,
+        memory_errors_are_told(),
+    ):
+        raise error
+    assert caught.value.kind == "memory"
+    with pytest.raises(RuntimeError, match="something else"), memory_errors_are_told():
+        raise RuntimeError("something else")
+
+
+def test_what_files_take_of_a_groups_memory_counts_as_free(monkeypatch):
+    files = {
+        "/proc/meminfo": ["MemAvailable: 9000 kB"],
+        "/sys/fs/cgroup/memory.max": ["1000000"],
+        "/sys/fs/cgroup/memory.current": ["900000"],
+        "/sys/fs/cgroup/memory.stat": ["anon 100000", "active_file 300000", "inactive_file 400000"],
+    }
+    monkeypatch.setattr(devices, "_lines", lambda path: files.get(path, []))
+    assert devices.available_memory(CPU) == 800_000

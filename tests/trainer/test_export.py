@@ -69,3 +69,13 @@ def test_what_must_not_be_exported_is_refused(run, tmp_path):
         load_export(out)
     with pytest.raises(RunError, match="no exported model"):
         load_export(tmp_path)
+
+
+def test_nothing_but_an_export_is_replaced(run, tmp_path):
+    own = tmp_path / "mine"
+    own.mkdir()
+    (own / "precious").touch()
+    done = export(run.path, own, "--overwrite")
+    assert done.exit_code == 3
+    assert "no exported model" in done.output
+    assert (own / "precious").exists()

@@ -9,13 +9,14 @@ import pytest
 import torch
 from trainer_fakes import run_config
 
-from trainer import frozen
 from trainer.attention import dropping_attention, fused_attention
 from trainer.cache import ResidentStore
 from trainer.dropout import Dropout, dropout
 from trainer.embed import embed_split
 from trainer.frozen import keep_tokens
 from trainer.model import build_model
+
+ROOM = 1 << 30
 
 
 def pair(store, preset="paper", **over):
@@ -26,7 +27,7 @@ def pair(store, preset="paper", **over):
 def test_batches_with_kept_tokens_give_the_same_bits(store):
     model, plain = pair(store)
     _, kept = pair(store)
-    assert keep_tokens(model, kept, len(kept) + 1)
+    assert keep_tokens(model, kept, len(kept) + 1, ROOM)
     assert kept.batch([0]).audio_BS is None
     for index in ([3, 0, 11], np.arange(16), [7]):
         torch.manual_seed(4)
@@ -40,16 +41,14 @@ def test_batches_with_kept_tokens_give_the_same_bits(store):
         assert np.array_equal(a, b)
 
 
-def test_they_are_kept_only_where_it_pays_and_fits(store, monkeypatch):
+def test_they_are_kept_only_where_it_pays_and_fits(store):
     model, resident = pair(store)
-    assert not keep_tokens(model, resident, len(resident))
-    monkeypatch.setattr(frozen, "available_memory", lambda device: 1_000_000)
-    assert not keep_tokens(model, resident, 10 * len(resident))
+    assert not keep_tokens(model, resident, len(resident), ROOM)
+    assert not keep_tokens(model, resident, 10 * len(resident), 1_000_000)
     assert resident.batch([0]).audio_BS is not None
-    monkeypatch.undo()
     for preset, over in (("sound", {}), ("paper", {"audio": {"frontend": {"name": "wave"}}})):
         model, resident = pair(store, preset, **over)
-        assert not keep_tokens(model, resident, 10 * len(resident))
+        assert not keep_tokens(model, resident, 10 * len(resident), ROOM)
 
 
 def test_dropout_drops_what_it_should():

@@ -52,6 +52,16 @@ def test_a_thing_chosen_by_name_brings_its_own_options():
     assert kept["hold"] == 0.5
 
 
+def test_a_files_own_layers_outlive_another_front_end(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(
+        '[audio.frontend]\nname = "wave"\noptions = {layers = [[128, 512, 512, 0]], groups = 8}\n'
+    )
+    found = config(config=file, settings=["audio.frontend.name=wave-frozen"])
+    assert found.audio.frontend.name == "wave-frozen"
+    assert found.audio.frontend.options["layers"] == [[128, 512, 512, 0]]
+
+
 def test_pairs_take_options():
     found = config(pairs=[("A4", "moe")], settings=["pairs.A4-moe.gate=top1"])
     assert found.pairs[0].options["gate"] == "top1"
@@ -66,6 +76,21 @@ def test_pairs_take_options():
     [
         ({"settings": ["loss"]}, "KEY=VALUE"),
         ({"settings": ["=3"]}, "KEY=VALUE"),
+        ({"settings": ["loss=siglip"]}, "loss.name = NAME"),
+        ({"settings": ["schedule=cosine"]}, "schedule.name = NAME"),
+        ({"settings": ["loss.name=5"]}, "loss.name = NAME"),
+        ({"settings": ["loss.name=siglip", "loss.options=5"]}, "must be a table"),
+        ({"settings": ["audio=5"]}, "must be a table"),
+        ({"settings": ["preset=paper"]}, "use --preset"),
+        ({"settings": ["size=base"]}, "use --size"),
+        ({"settings": ["pairs=5"]}, "give DESCRIPTOR-MECHANISM"),
+        ({"settings": ["pairs.A4-moe=5"]}, "give DESCRIPTOR-MECHANISM"),
+        ({"settings": ["midi.transformer.attention_dropout=1.5"]}, "below 1"),
+        ({"settings": ["mechanisms.dropout=-0.1"]}, "at least 0"),
+        (
+            {"pairs": [("A4", "third_tower")], "settings": ["pairs.A4-third_tower.heads=0"]},
+            "at least 1",
+        ),
         ({"settings": ["loss.nme=siglip"]}, "unknown"),
         ({"settings": ["budget.epochs=many"]}, "must be int"),
         ({"settings": ["pairs.A4-moe.gate=top1"]}, "this run has none"),

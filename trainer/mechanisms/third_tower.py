@@ -109,6 +109,8 @@ class ThirdTower(Mechanism):
                 raise ConfigError(f"third_tower: {name} is the input of a front end")
         if len(set(options.beside)) != len(options.beside):
             raise ConfigError("third_tower: a descriptor stands twice in beside")
+        if options.heads < 1 or options.width < 1 or options.layers < 1:
+            raise ConfigError("third_tower: width, heads and layers must be at least 1")
         if options.width % options.heads:
             raise ConfigError(
                 f"third_tower: width {options.width} is not a multiple of {options.heads} heads"
