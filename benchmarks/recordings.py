@@ -14,7 +14,7 @@ import soundfile
 import torch
 
 from benchmarks import plain_training as plain
-from benchmarks.train import PLAIN_SHAPES, Trainer, now
+from benchmarks.stepping import PLAIN_SHAPES, Trainer, now
 from pipeline.base.console import Console
 from pipeline.build import BuildConfig, build
 from pipeline.corpora.recordings import COLUMNS

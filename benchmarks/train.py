@@ -17,7 +17,6 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,55 +26,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import plain_training as plain
 from benchmarks.common import environment, seconds, write
+from benchmarks.recordings import bench_end_to_end
+from benchmarks.stepping import PLAIN_SHAPES, Trainer, now
 from benchmarks.synthetic import NOTES_PER_SEGMENT, synthetic_store
 from pipeline.store import Store
-from trainer.arms import arm_pairs
 from trainer.cache import ResidentStore, batch_order
-from trainer.config import Precision, RunConfig
-from trainer.devices import autocast, default_size, matmul_precision, pick_device
+from trainer.config import Precision
+from trainer.devices import default_size, pick_device
 from trainer.embed import embed_split
 from trainer.estimate import matrix_rate
-from trainer.model import RetrievalModel, build_model
-from trainer.optim import build_optimizer
-from trainer.presets import PAPER_CNN, TINY_CNN
-from trainer.request import lay_over
-from trainer.resolve import with_pairs
 from trainer.retrieval.evaluate import evaluate_embeddings
 from trainer.retrieval.gallery import Gallery
 
 RESIDENT, VALIDATION = 100_000, 13_532
 ARRAYS = ("audio", "mel", "A4", "D4")
-PLAIN_SHAPES: dict[str, dict[str, Any]] = {
-    "base": {"cnn": PAPER_CNN, "widths": (1024, 512), "heads": 8, "layers": 4, "hidden": 512},
-    "tiny": {"cnn": TINY_CNN, "widths": (128, 128), "heads": 4, "layers": 2, "hidden": 256},
-}
 ARMS = ("d0", "d4a4", "a4r")
 REFERENCE = {"epochs": 30, "batches": 1000, "evaluations": 6}
-
-
-class Trainer:
-    """One arm's model and optimiser, and a step as the loop takes it."""
-
-    def __init__(
-        self, preset: str, size: str, arm: str, device: torch.device, precision: str, compiled: bool
-    ) -> None:
-        over = {"precision": precision}
-        config = with_pairs(lay_over(preset, size, over), arm_pairs(arm))  # type: ignore[arg-type]
-        self.config: RunConfig = config
-        self.device = device
-        self.model: RetrievalModel = build_model(config, device).train()
-        self.optimizer = build_optimizer(self.model, config.optimizer)
-        step = self.model.training_step
-        self.training_step: Callable[..., Any] = torch.compile(step) if compiled else step
-
-    def step(self, batch: Any) -> None:
-        """One update."""
-        with matmul_precision(self.config.precision), autocast(self.config.precision, self.device):
-            loss, _ = self.training_step(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
 
 
 def main() -> None:
@@ -117,8 +83,6 @@ def main() -> None:
                 for arm in ARMS
             }
         if "end" in wanted:
-            from benchmarks.recordings import bench_end_to_end
-
             result["end_to_end"] = {
                 arm: bench_end_to_end(Path(scratch), size, arm, device, precision, gpu)
                 for arm in ("d0", "a4r")
@@ -281,13 +245,6 @@ def ratios(pairs: list[tuple[float, float]]) -> dict[str, Any]:
         "ratio_high": found[-1 - len(found) // 10],
         "rounds": len(found),
     }
-
-
-def now(device: torch.device) -> float:
-    """Wall time once the device has finished what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 if __name__ == "__main__":

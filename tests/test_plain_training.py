@@ -15,7 +15,7 @@ from trainer.cache import ResidentStore
 from trainer.model import build_model
 
 plain = pytest.importorskip("benchmarks.plain_training")
-train = pytest.importorskip("benchmarks.train")
+stepping = pytest.importorskip("benchmarks.stepping")
 
 EDGE = (
     2400  # samples: each excerpt is resampled by itself there, the store's whole recording is not
@@ -94,7 +94,7 @@ def test_its_loader_repeats_and_drops_what_is_left_over(tiny_corpus: Path) -> No
 def test_both_are_the_same_model(arm: str, split_store: Store) -> None:
     """With the same weights and no dropout: the same embeddings, loss and gradients."""
     ours = build_model(run_config("paper", arm))
-    theirs = plain.Plain(arm, **train.PLAIN_SHAPES["tiny"])
+    theirs = plain.Plain(arm, **stepping.PLAIN_SHAPES["tiny"])
     theirs.load_state_dict({in_its_words(k): v for k, v in ours.state_dict().items()})
     for model in (ours, theirs):
         model.train()
