@@ -105,10 +105,9 @@ def test_help_shows_examples_and_imports_neither_torch_nor_numba(function: str) 
     assert done.stdout.strip().endswith("[]")
 
 
-@pytest.mark.parametrize("what", ["descriptors", "mechanisms", "arms"])
-def test_listings_come_as_json_alone(what: str) -> None:
-    listed = answer("xmodal-train", "--list", what)
-    assert {"A4", "concat", "a4r"} & {row["name"] for row in listed}
+@pytest.mark.parametrize(("what", "one"), [("descriptors", "A4"), ("mechanisms", "concat")])
+def test_listings_come_as_json_alone(what: str, one: str) -> None:
+    assert one in {row["name"] for row in answer("xmodal-train", "--list", what)}
 
 
 def test_the_listed_arms_have_the_published_sizes() -> None:
