@@ -25,6 +25,7 @@ from trainer.checkpoint import load_checkpoint, load_latest
 from trainer.config import PairConfig
 from trainer.embed import embed_split
 from trainer.fit import fit
+from trainer.frozen import keep_tokens
 from trainer.guards import check_drift
 from trainer.mechanisms import MECHANISMS
 from trainer.metrics_log import read_metrics
@@ -377,7 +378,9 @@ def test_every_mechanism_overfits_32_pairs(preset, pairs, store):
         optimizer={"groups": [one_rate]},
     )
     model = build_model(config)
-    batch = ResidentStore(store, "train", model.reads()).batch(np.arange(32))
+    resident = ResidentStore(store, "train", model.reads())
+    keep_tokens(model, resident, uses=10_000, room=1 << 30)
+    batch = resident.batch(np.arange(32))
     optimizer = build_optimizer(model, config.optimizer)
     torch.manual_seed(0)
     for step in range(1, 301):
