@@ -39,11 +39,8 @@ class TensorBoardLog:
     """
 
     def __init__(self, folder: Path, step: int) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise MissingExtra("tensorboard", "tensorboard") from None
-        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        writer = require_tensorboard()
+        self._writer = writer(str(folder), purge_step=step + 1)
 
     def write(self, row: dict[str, Any]) -> None:
         """Every number of the row as a point."""
@@ -54,6 +51,15 @@ class TensorBoardLog:
     def close(self) -> None:
         """Flush and close."""
         self._writer.close()
+
+
+def require_tensorboard() -> Any:
+    """The class that writes event files; a :class:`MissingExtra` where it is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtra("tensorboard", "tensorboard") from None
+    return SummaryWriter
 
 
 def _numbers(row: dict[str, Any], prefix: str) -> Iterator[tuple[str, float]]:

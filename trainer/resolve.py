@@ -11,7 +11,6 @@ from typing import Any
 from pipeline.base.config import from_plain, to_plain
 from pipeline.base.errors import ConfigError
 from pipeline.descriptors import DESCRIPTORS
-from pipeline.descriptors.contract import Side
 from trainer.arms import pair as make_pair
 from trainer.config import PairConfig, RunConfig
 from trainer.encoders.frontends import FRONTENDS
@@ -80,7 +79,7 @@ def _resolve_pair(pair: PairConfig) -> PairConfig:
 
 
 def _check_pairs(config: RunConfig) -> None:
-    taken: dict[tuple[Side, str], PairConfig] = {}
+    taken: dict[str, PairConfig] = {}
     for pair in config.pairs:
         descriptor, mechanism = DESCRIPTORS.get(pair.descriptor), MECHANISMS.get(pair.mechanism)
         if descriptor.role != "descriptor":
@@ -102,13 +101,14 @@ def _check_pairs(config: RunConfig) -> None:
                 "is no retrieval score; it exists to repeat the reference: use --preset paper"
             )
         slot = mechanism.slot
-        # The loss takes many, but none twice.
-        place = (side, f"{pair.descriptor} {pair.mechanism}" if slot == "loss" else slot)
+        # The loss takes many terms, but none twice; a further view is of both encoders.
+        own = {"loss": f"{pair.descriptor} {pair.mechanism} term of the loss", "view": "view slot"}
+        place = own.get(slot, f"{slot} slot of the {side} encoder")
         other = taken.setdefault(place, pair)
         if other is not pair:
             raise ConfigError(
                 f"{other.descriptor} {other.mechanism} and {pair.descriptor} {pair.mechanism} "
-                f"both take the {slot} slot of the {side} encoder; keep one of them"
+                f"both take the {place}; keep one of them"
             )
         _check_pooled(config, pair, mechanism)
     _check_places(config)

@@ -36,7 +36,7 @@ from trainer.embed import embed_split
 from trainer.estimate import check_memory, estimate
 from trainer.fit import CHECKPOINTS, METRICS, FitResult, Report, fit
 from trainer.frozen import keep_tokens
-from trainer.metrics_log import TensorBoardLog
+from trainer.metrics_log import TensorBoardLog, require_tensorboard
 from trainer.model import RetrievalModel, build_model, parameter_inventory
 from trainer.optim import build_optimizer
 from trainer.parallel import Processes
@@ -208,9 +208,17 @@ def train(request: RunRequest, score: Score, report: Report = lambda event: None
             report({"event": "finished", "message": f"{folder} is trained already"})
             processes.tell(False)
             return existing
+        if existing is not None and existing.record.get("processes", 1) != processes.count:
+            before = existing.record.get("processes", 1)
+            text = (
+                f"begun by {before} processes, gone on with by {processes.count}: dropout differs"
+            )
+            report({"event": "warning", "message": text})
+        if request.tensorboard:
+            require_tensorboard()
         sweep_temporaries(folder)
         room = _room(request, plan, device, processes)
-        record = _record(request, plan, device, existing)
+        record = _record(request, plan, device, existing, processes)
         write_json(folder / RUN_FILE, record)
         processes.tell(True)
         try:
@@ -398,7 +406,11 @@ def _finished_run(path: Path) -> Run:
 
 
 def _record(
-    request: RunRequest, plan: Plan, device: torch.device, existing: Run | None
+    request: RunRequest,
+    plan: Plan,
+    device: torch.device,
+    existing: Run | None,
+    processes: Processes,
 ) -> dict[str, Any]:
     on_gpu = device.type == "cuda"
     return {
@@ -421,6 +433,7 @@ def _record(
         "threads": torch.get_num_threads(),
         "deterministic": request.deterministic,
         "compiled": request.compiled,
+        "processes": processes.count,
         "attempts": 1 if existing is None else existing.record.get("attempts", 0) + 1,
         "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

@@ -98,6 +98,7 @@ def test_pairs_take_options():
         ({"pairs": [("A4", "moe")], "settings": ["pairs.A4-moe.experts=1"]}, "at least 2"),
         ({"over": {"loss": {"name": "hinge"}}}, "unknown loss"),
         ({"recipe": "soup"}, "known: foundation"),
+        ({"pairs": [("A4", "third_tower"), ("D4", "third_tower")]}, "both take the view slot"),
         ({"arm": "b4"}, "unknown arm"),
         ({"preset": "sound", "arm": "d4a4cm"}, "--preset paper"),
     ],

@@ -14,9 +14,10 @@ layers   ``after_layer``       changing the output of each Transformer layer
 scores   ``score_bias``        a bias on the attention scores of every layer
 head     ``in_head``           changing hidden layers of the projection head
 loss     ``auxiliary``         further terms of the loss; may be taken many times
+view     ``pair_weight``       a further view, which weighs the loss anew; one a run
 ======== ===================== ==================================================
 
-Any slot but ``loss`` holds one mechanism a side. Any mechanism may add terms to the loss. All
+Any slot but the last two holds one mechanism a side. Any mechanism may add terms to the loss. All
 parameters of mechanisms live below ``mechanisms`` in the model, which is where the optimiser finds
 them.
 
@@ -41,7 +42,7 @@ from trainer.config import MechanismsConfig
 from trainer.encoders.heads import ProjectionHead
 from trainer.mechanisms.align import mean_over_time
 
-Slot = Literal["tokens", "sequence", "layers", "scores", "head", "loss"]
+Slot = Literal["tokens", "sequence", "layers", "scores", "head", "loss", "view"]
 PairLoss = Callable[[Tensor, Tensor], Tensor]
 
 # Where a descriptor may lie on each side; D5, on frames, is one of the notes' descriptors.

@@ -68,7 +68,7 @@ class TowerOptions:
 class ThirdTower(Mechanism):
     """Descriptors as a third view with an encoder of its own, in the loss alone."""
 
-    slot = "loss"
+    slot = "view"
     axes = EVERY_AXIS
     Options = TowerOptions
     summary = "a third encoder of the descriptor(s); its embedding enters the loss alone"
