@@ -21,10 +21,12 @@ from trainer.export import export_run
 from trainer.mechanisms import MECHANISMS
 from trainer.model import build_model, parameter_inventory
 from trainer.parallel import is_first
+from trainer.plan import RunRequest, plan_run
 from trainer.presets import preset_config
 from trainer.request import settings_of
 from trainer.resolve import with_pairs
-from trainer.run import Run, RunRequest, open_run, plan_run, train
+from trainer.run import Run, open_run
+from trainer.training import train
 
 BOTH = ("paper", "strict")
 BASELINE_FOLDER = "baselines"
@@ -53,9 +55,8 @@ def _show_plan(request: RunRequest, init: str | None) -> tuple[dict[str, Any], s
         "config": to_plain(plan.config),
     }
     device = pick_device(request.device)
-    found = estimate(plan.config, Store.open(request.store), device)
+    found = estimate(plan.config, plan.store, device)
     data["estimate"] = {**dataclasses.asdict(found), "needed_bytes": found.needed_bytes}
-    inventory = parameter_inventory(build_model(plan.config, "meta"))
     lines = [
         f"{plan.folder}: {plan.config.preset}/{plan.config.size}, {plan.config.precision}, "
         f"{plan.config.budget.epochs} × {plan.config.budget.batches_per_epoch} × "
@@ -65,7 +66,7 @@ def _show_plan(request: RunRequest, init: str | None) -> tuple[dict[str, Any], s
         f"({found.activation_bytes / 1e9:.1f} GB for a batch, "
         f"{found.resident_bytes / 1e9:.1f} GB of data)",
         f"  {'module':<32} {'parameters':>12} {'trained':>12}",
-        *(f"  {row.module:<32} {row.total:>12,} {row.trainable:>12,}" for row in inventory),
+        *(f"  {row.module:<32} {row.total:>12,} {row.trainable:>12,}" for row in plan.modules),
         "  settings (--set KEY=VALUE changes any of them)",
         *(f"  {line}" for line in settings_of(plan.config)),
     ]
@@ -78,30 +79,24 @@ def train_all(requests: Sequence[RunRequest], console: Console) -> None:
     init = last.init
     for request in first:
         init = _train(dataclasses.replace(request, init=init), console).path
-    train_and_score(dataclasses.replace(last, init=init), console)
-    if first and is_first():
-        run = plan_run(dataclasses.replace(last, init=init)).folder
-        console.say(f"start others from it: {program('xmodal-train')} --init {run} …")
-
-
-def train_and_score(request: RunRequest, console: Console) -> None:
-    """Train (or go on), then score both protocols on validation beside the floor."""
-    store, evaluation = Store.open(request.store), request.config.evaluation
-    run = _train(request, console)
+    run = _train(dataclasses.replace(last, init=init), console)
     if not is_first():
         return
-    records = scoring.score_run(run, store, "validation", BOTH, device=request.device)
+    store, evaluation = Store.open(last.store), run.config.evaluation
+    records = scoring.score_run(run, store, "validation", BOTH, device=last.device)
     _print_scores(run, records, store, evaluation.pool_size, console)
     console.say(f"next: {program('xmodal-evaluate')} {run.path} --split test")
+    if first:
+        console.say(f"start others from it: {program('xmodal-train')} --init {run.path} …")
 
 
 def _train(request: RunRequest, console: Console) -> Run:
-    plan, store = plan_run(request), Store.open(request.store)
-    score = scoring.selection_score(store, plan.config)
+    plan = plan_run(request)
+    score = scoring.selection_score(plan.store, plan.config)
     updates = plan.config.budget.updates
     console.say(f"run: {plan.folder} ({plan.trainable:,} trainable parameters, {updates} updates)")
     with console.progress(f"train {plan.arm}", updates) as update:
-        return train(request, score, _reporter(console, update, plan.config.budget))
+        return train(plan, score, _reporter(console, update, plan.config.budget))
 
 
 def evaluate_run(

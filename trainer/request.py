@@ -21,10 +21,10 @@ from pipeline.store import find_newest
 from trainer.arms import arm_pairs
 from trainer.config import PRESETS, SIZES, PairConfig, Preset, RunConfig, Size
 from trainer.devices import default_compiled, default_precision, default_size, pick_device
+from trainer.plan import RunRequest
 from trainer.presets import FRONTEND_OPTIONS, preset_config
 from trainer.recipes import stages
 from trainer.resolve import CHOICES, with_pairs
-from trainer.run import RunRequest
 
 FEATURES = Path("data/features")
 PAIRS = "pairs"

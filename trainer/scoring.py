@@ -87,7 +87,7 @@ def score_run(
     check_protocols(protocols, seed)
     target = pick_device(device)
     model = run.load_model(target)
-    resident = residents(run.config, store, split, target, training=False)
+    resident = residents(run.config, model.reads(), store, split, target, training=False)
     audio, midi = embed_split(model, resident)
     gallery = Gallery.from_store(store, split)
     if save_embeddings is not None:

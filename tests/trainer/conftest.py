@@ -9,6 +9,12 @@ import torch
 from trainer_fakes import FakeStore, run_config
 
 
+@pytest.fixture(autouse=True)
+def drawn_alike_every_time() -> None:
+    """Tests that draw tensors draw the same ones in every run and in any order."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> None:
     torch.set_num_threads(2)

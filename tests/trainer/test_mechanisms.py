@@ -85,8 +85,9 @@ def test_notes_are_resampled_over_their_own_number():
     padding = torch.arange(300)[None] >= torch.tensor(counts)[:, None]
     found = notes_to_frames(notes, padding, 188)
     for b, n in enumerate(counts):
-        alone = F.interpolate(notes[b, :n].T[None], size=188, mode="linear")[0].T
-        torch.testing.assert_close(found[b], alone, atol=1e-5, rtol=1e-5)
+        alone = F.interpolate(notes[b, :n].T[None].double(), size=188, mode="linear")[0].T
+        # float32 places a frame among 300 notes within 300 × 2⁻²⁴ × a few
+        torch.testing.assert_close(found[b], alone.float(), atol=2e-4, rtol=1e-4)
     changed = notes.masked_fill(padding[..., None], 99.0)
     torch.testing.assert_close(notes_to_frames(changed, padding, 188), found)
 
@@ -263,7 +264,7 @@ def test_terms_of_one_name_average_and_others_add(store):
 def test_a_third_view_is_weighed_as_declared(arm, pair, third, store):
     model = build_model(run_config("paper", arm, **STILL))
     batch = batch_of(store, model)
-    mechanism = next(m for m in model.every_mechanism() if m.slot == "loss")
+    mechanism = next(m for m in model.every_mechanism() if m.slot in ("loss", "view"))
     model.train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -14,7 +14,8 @@ from trainer_fakes import run_config
 
 from pipeline.base.config import from_plain, to_plain
 from pipeline.base.errors import ConfigError, RunError
-from trainer import run as run_module
+from trainer import plan as plan_module
+from trainer import training as training_module
 from trainer.batch import Tokens, frame_times
 from trainer.cache import ResidentStore
 from trainer.config import HeadConfig, RunConfig, signature
@@ -26,7 +27,10 @@ from trainer.encoders.pooling import MeanOptions, MeanPool, SlotPool, SlotsOptio
 from trainer.encoders.positions import index_sinusoids
 from trainer.mechanisms.align import resample
 from trainer.model import build_model
-from trainer.run import RunRequest, initial_model, open_run, train
+from trainer.plan import RunRequest, plan_run
+from trainer.run import open_run
+from trainer.training import initial_model
+from trainer.training import train as train_planned
 
 
 def some_tokens() -> Tokens:
@@ -126,10 +130,14 @@ TINY = {
 }
 
 
+def train(request, *arguments):
+    return train_planned(plan_run(request), *arguments)
+
+
 @pytest.fixture
 def request_of(store, monkeypatch, tmp_path):
     """Makes requests on the fake store."""
-    monkeypatch.setattr(run_module, "Store", SimpleNamespace(open=lambda path: store))
+    monkeypatch.setattr(plan_module, "Store", SimpleNamespace(open=lambda path: store))
 
     def make(arm: str = "d0", **over: Any) -> RunRequest:
         config = run_config("sound", arm, **TINY)
@@ -169,7 +177,7 @@ def test_an_evaluation_embeds_the_split_once_and_only_when_due(request_of, monke
         seen.append(resident.split)
         return embed_split(model, resident)
 
-    monkeypatch.setattr(run_module, "embed_split", counted)
+    monkeypatch.setattr(training_module, "embed_split", counted)
     budget = {"budget": {**TINY["budget"], "epochs": 4}}
     config = run_config("sound", "d0", **TINY | budget)
     evaluation = dataclasses.replace(config.evaluation, first=1, every=3)
