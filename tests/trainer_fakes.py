@@ -38,7 +38,7 @@ class FakeStore:
         rng = np.random.default_rng(seed)
         per = 10
         self.path, self.identity = Path("fake-store"), "fake-identity"
-        self.grouping = "fake-grouping"
+        self.grouping, self.name = "fake-grouping", "fake-store"
         row = np.arange(n)
         recording = (row // per).astype(np.int32)
         counts = rng.integers(1, 40, n).astype(np.int32)
@@ -53,6 +53,12 @@ class FakeStore:
             note_start=starts.astype(np.int64),
             note_count=counts,
             valid=counts > 0,
+        )
+        names = np.arange(int(recording[-1]) + 1)
+        self.recordings = types.SimpleNamespace(
+            key=np.array([f"recording {r}" for r in names], object),
+            composer=np.array([f"composer {r % 2}" for r in names], object),
+            composition=np.array([f"work {r}" for r in names], object),
         )
         total = int(counts.sum())
         onset = np.concatenate([np.sort(rng.uniform(-0.5, 4, c)) for c in counts])

@@ -97,6 +97,22 @@ class Attention(nn.Module):
         out_BTC = self._attend(q_BTC, k_BUC, v_BUC, padding_BU, None)
         return self.out_proj(out_BTC)
 
+    def weights(
+        self, query_BTC: Tensor, memory_BUC: Tensor, padding_BU: Tensor | None = None
+    ) -> Tensor:
+        """Who attends to whom in :meth:`forward`, without dropout: ``[B, H, T, U]``, rows sum to 1.
+
+        For looking at: the whole matrix is made.
+        """
+        width = query_BTC.shape[-1]
+        weight, bias = self.in_proj.weight, self.in_proj.bias
+        q_BHTE = self._split(F.linear(query_BTC, weight[:width], bias[:width]))
+        k_BHUE = self._split(F.linear(memory_BUC, weight[width:-width], bias[width:-width]))
+        scores = q_BHTE @ k_BHUE.mT / math.sqrt(q_BHTE.shape[-1])
+        if padding_BU is not None:
+            scores = scores.masked_fill(~visible_keys(padding_BU), -math.inf)
+        return scores.softmax(dim=-1)
+
     def within(
         self,
         x: Tensor,

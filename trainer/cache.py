@@ -47,6 +47,10 @@ CPU_BUCKET = 32
 CUDA_BUCKETS = (64, 128, 256, 512)
 
 
+Replace = Callable[["ResidentStore", Batch, Ints, slice], dict[str, Tensor]]
+"""(residents, batch, places of all its segments, the share that is there) → other arrays."""
+
+
 class ResidentStore:
     """The segments of one split, in memory.
 
@@ -63,6 +67,7 @@ class ResidentStore:
     Attributes
     ----------
     rows : int64 [R], the segments' row numbers in the store
+    replace : what stands in place of some arrays of every batch (:mod:`trainer.controls`), or None
 
     Raises
     ------
@@ -92,6 +97,7 @@ class ResidentStore:
         self.device = torch.device(device)
         self.note_padding = note_padding
         self._load_notes(store)
+        self.replace: Replace | None = None
         self._audio: Tensor | None = None
         self._tokens_RTC: Tensor | None = None
         self._arrays: dict[str, Tensor] = {}
@@ -109,6 +115,15 @@ class ResidentStore:
         return len(self.rows)
 
     @property
+    def note_counts(self) -> Ints:
+        """Notes of every resident segment [R]; the dummy note is none."""
+        return self._count_np
+
+    def positions(self, segments_B: Tensor) -> Ints:
+        """Where the segments of a batch are among ``rows``: int64 [B]."""
+        return np.searchsorted(self.rows, segments_B.cpu().numpy()).astype(np.int64)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of resident tensors."""
         return sum(t.nbytes for t in self._tensors().values())
@@ -116,8 +131,17 @@ class ResidentStore:
     def batch(self, index: npt.ArrayLike, share: slice = slice(None)) -> Batch:
         """The segments ``index`` (positions in ``rows``) as tensors on the device.
 
-        ``share``: of these only some, padded as all of them would be.
+        ``share``: of these only some, padded as all of them would be. Where ``replace`` is set, it has
+        the last word on the arrays.
         """
+        index_np = np.asarray(index, np.int64)
+        batch = self.plain_batch(index_np, share)
+        if self.replace is not None:
+            batch.arrays |= self.replace(self, batch, index_np, share)
+        return batch
+
+    def plain_batch(self, index: npt.ArrayLike, share: slice = slice(None)) -> Batch:
+        """As :meth:`batch`, with the store's own values."""
         index_np = np.asarray(index, np.int64)
         length = self._padded_length(int(self._count_np[index_np].max(initial=1)))
         index_np = index_np[share]

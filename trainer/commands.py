@@ -25,6 +25,7 @@ from trainer.plan import RunRequest, plan_run
 from trainer.presets import preset_config
 from trainer.request import settings_of
 from trainer.resolve import with_pairs
+from trainer.retrieval.pools import POOL_SIZE
 from trainer.run import Run, open_run
 from trainer.training import train
 
@@ -117,7 +118,7 @@ def evaluate_run(
             f"warning: {path} is not finished ({run.record['status']}): this scores its best model "
             "so far; the scores are removed when training ends"
         )
-    store = _store_of(run) if store_path is None else Store.open(store_path)
+    store = store_of(run) if store_path is None else Store.open(store_path)
     records = scoring.score_run(
         run,
         store,
@@ -151,7 +152,7 @@ def evaluate_baseline(
             protocols,
             cache=out / BASELINE_FOLDER,
             seed=seed,
-            pool_size=pool_size or 256,
+            pool_size=pool_size or POOL_SIZE,
             progress=lambda done, total: update(done, ""),
         )
     console.result({"scores": records}, scoring.table([(name, r) for r in records]))
@@ -162,12 +163,12 @@ def export(
 ) -> None:
     """Write a finished run as a folder of its own."""
     run = open_run(path)
-    store = _store_of(run) if store_path is None else Store.open(store_path)
+    store = store_of(run) if store_path is None else Store.open(store_path)
     target = export_run(run, store, out or MODELS / run.path.name, overwrite=overwrite)
     console.result({"model": str(target)}, str(target))
 
 
-def _store_of(run: Run) -> Store:
+def store_of(run: Run) -> Store:
     """The store that a run was trained on, still where and what it was."""
     try:
         store = Store.open(run.store_path)
@@ -246,20 +247,21 @@ def _print_scores(
     pool_size: int,
     console: Console,
 ) -> None:
-    """The run's lines, and under each the training-free floor on the same pools."""
-    floors = scoring.floors(records, store, run.path.parent / BASELINE_FOLDER, pool_size)
+    """The run's lines, and under each every training-free floor on the same pools."""
+    cache = run.path.parent / BASELINE_FOLDER
+    floors = scoring.floors(records, store, cache, pool_size, console.say)
     rows: list[tuple[str, dict[str, Any]]] = []
     for i, record in enumerate(records):
         rows.append((run.path.name, record))
-        if floors:
-            rows.append((f"  floor: {scoring.FLOOR}", floors[i]))
-    below = [r["protocol"] for r, f in zip(records, floors, strict=False) if r["S"] < f["S"]]
+        rows += [(f"  floor: {name}", found[i]) for name, found in floors.items()]
     text = scoring.table(rows)
     if run.leaks:
         text += "\nno retrieval scores: this arm is given the item that it is asked to find"
-    if below:
-        text += f"\nbelow the training-free floor under: {', '.join(below)}"
-    console.result({"run": str(run.path), "scores": records, "floor": floors}, text)
+    for i, record in enumerate(records):
+        above = [name for name, found in floors.items() if found[i]["S"] > record["S"]]
+        if above:
+            text += f"\n{record['protocol']}: below the training-free {', '.join(above)}"
+    console.result({"run": str(run.path), "scores": records, "floors": floors}, text)
 
 
 def _reporter(

@@ -205,7 +205,8 @@ class RunConfig:
 
     ``segments``: train on ``all`` rows (the reference; an empty one gets a dummy note in the batch)
     or on ``valid`` ones only. ``divergence_factor``: the run stops when a loss exceeds this many
-    times the first one.
+    times the first one. ``control``: what the arm's descriptors are replaced by, in training and in
+    evaluation (:mod:`trainer.controls`); ``real`` leaves them.
     """
 
     preset: Preset
@@ -225,6 +226,7 @@ class RunConfig:
     segments: Literal["all", "valid"]
     precision: Precision
     divergence_factor: float = 20.0
+    control: Choice = dataclasses.field(default_factory=lambda: Choice(name="real"))
 
     @property
     def pool_seed(self) -> int:

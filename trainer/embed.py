@@ -1,22 +1,27 @@
-"""Embeddings of a whole split.
+"""Embeddings of a whole split, or of one side of it.
 
 Shape suffixes: B batch, D embedding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
+from pipeline.descriptors.contract import Side
+from trainer.batch import Batch
 from trainer.cache import ResidentStore
 from trainer.devices import autocast, matmul_precision
 from trainer.model import RetrievalModel
 
 FloatArray = npt.NDArray[np.float32]
+Change = Callable[[Batch], Batch]
 
 
-@torch.no_grad()
 def embed_split(
     model: RetrievalModel, resident: ResidentStore, batch_size: int | None = None
 ) -> tuple[FloatArray, FloatArray]:
@@ -32,18 +37,59 @@ def embed_split(
     -------
     (audio, midi) : float32 [segments, 256] each, not normalised
     """
+    audio, midi = over_batches(model, resident, model, batch_size)
+    return audio, midi
+
+
+def embed_side(
+    model: RetrievalModel,
+    resident: ResidentStore,
+    side: Side,
+    change: Change | None = None,
+    batch_size: int | None = None,
+) -> FloatArray:
+    """Embed one side alone: float32 [segments, 256].
+
+    ``change`` is given every batch and returns what the encoder is to see instead. Batches are those
+    of :func:`embed_split`, so that without a change the embeddings are the same.
+    """
+    encoders = {"audio": model.embed_audio, "midi": model.embed_midi}
+    encode = encoders[side]
+
+    def encoded(batch: Batch) -> tuple[Tensor]:
+        return (encode(batch if change is None else change(batch)),)
+
+    return over_batches(model, resident, encoded, batch_size)[0]
+
+
+@torch.no_grad()
+def over_batches(
+    model: RetrievalModel,
+    resident: ResidentStore,
+    encode: Callable[[Batch], tuple[Tensor, ...]],
+    batch_size: int | None = None,
+    positions: npt.NDArray[np.int64] | None = None,
+) -> list[FloatArray]:
+    """What ``encode`` makes of each batch, batches end to end: float32 arrays, one row a segment.
+
+    Parameters
+    ----------
+    model : left in the mode in which it came; runs in evaluation mode and its run's precision
+    batch_size : default: the run's own ``evaluation.batch_size``
+    positions : of the segments among the resident ones; default: all of them, in order
+    """
+    if positions is None:
+        positions = np.arange(len(resident))
     batch_size = batch_size or model.config.evaluation.batch_size
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    audio, midi = [], []
+    parts: list[tuple[Tensor, ...]] = []
     try:
         with matmul_precision(model.config.precision), autocast(model.config.precision, device):
-            for start in range(0, len(resident), batch_size):
-                stop = min(start + batch_size, len(resident))
-                audio_BD, midi_BD = model(resident.batch(np.arange(start, stop)))
-                audio.append(audio_BD.float())
-                midi.append(midi_BD.float())
+            for start in range(0, len(positions), batch_size):
+                found = encode(resident.batch(positions[start : start + batch_size]))
+                parts.append(tuple(x_BD.float() for x_BD in found))
     finally:
         model.train(was_training)
-    return torch.cat(audio).cpu().numpy(), torch.cat(midi).cpu().numpy()
+    return [torch.cat(side).cpu().numpy() for side in zip(*parts, strict=True)]

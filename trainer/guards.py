@@ -77,8 +77,13 @@ def check_drift(
 
 @torch.no_grad()
 def constant_inputs(model: RetrievalModel, batch: Batch) -> list[str]:
-    """Mechanisms that are conditioned on one vector a segment which is the same for all segments."""
-    dead = []
+    """Mechanisms that are conditioned on one vector a segment which is the same for all segments.
+
+    The control that gives zeros means to do that.
+    """
+    dead: list[str] = []
+    if model.config.control.name == "zero":
+        return dead
     for mechanism in model.every_mechanism():
         if mechanism.pools and float(mechanism.pooled(batch).std(dim=0).max()) < LEAST_STD:
             dead.append(f"{mechanism.source.name} pooled for {type(mechanism).__name__}")

@@ -83,6 +83,8 @@ def plan_run(request: RunRequest, init: str | None = None) -> Plan:
         init = _finished_run(request.init).signature
     sign = signature(config, reads, init)
     arm = arm_name(config.pairs)
+    if config.control.name != "real":
+        arm = f"{arm}-{config.control.name}"
     return Plan(
         request=request,
         store=store,

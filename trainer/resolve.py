@@ -13,6 +13,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.descriptors import DESCRIPTORS
 from trainer.arms import pair as make_pair
 from trainer.config import PairConfig, RunConfig
+from trainer.controls import CONTROLS
 from trainer.encoders.frontends import FRONTENDS
 from trainer.encoders.pooling import POOLS
 from trainer.encoders.positions import POSITIONS
@@ -29,6 +30,7 @@ CHOICES: dict[str, Callable[[str], Any]] = {
     "midi.pool": POOLS.get,
     "loss": LOSSES.get,
     "schedule": SCHEDULES.get,
+    "control": CONTROLS.get,
 }
 """Where a configuration chooses by name, and what the names stand for."""
 
@@ -148,6 +150,10 @@ def _check_pooled(config: RunConfig, pair: PairConfig, mechanism: type[Mechanism
 
 def _check_rest(config: RunConfig) -> None:
     _check_numbers(config)
+    if config.control.name != "real" and not config.pairs:
+        raise ConfigError(
+            f"control = {config.control.name}: an arm without descriptors has none to replace"
+        )
     if config.freeze not in FREEZE_POLICIES:
         raise ConfigError(
             f"unknown freeze policy '{config.freeze}': known: {', '.join(FREEZE_POLICIES)}"

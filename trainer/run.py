@@ -19,10 +19,12 @@ from torch import Tensor
 from pipeline.base.config import from_plain
 from pipeline.base.errors import ConfigError, RunError
 from pipeline.base.files import read_json, sha256_file
+from pipeline.descriptors import DESCRIPTORS
 from pipeline.store.reader import Store
 from trainer.cache import NotePadding, ResidentStore
 from trainer.checkpoint import MODEL, load_weights
 from trainer.config import RunConfig
+from trainer.controls import CONTROLS, Real
 from trainer.fit import CHECKPOINTS, METRICS
 from trainer.model import RetrievalModel, build_model
 
@@ -120,7 +122,7 @@ def residents(
     ``reads``: the arrays that the run's model wants of a batch.
     """
     padding: dict[str, NotePadding] = {"missing": "longest", "present": "buckets"}
-    return ResidentStore(
+    found = ResidentStore(
         store,
         split,
         reads,
@@ -128,6 +130,12 @@ def residents(
         segments=config.segments if training else "all",
         note_padding=padding[config.mechanisms.key_padding],
     )
+    kind = CONTROLS.get(config.control.name)
+    if kind is not Real:
+        options: Any = from_plain(kind.Options, config.control.options, "control.options")
+        arrays = [n for n in reads if n != "audio" and DESCRIPTORS.get(n).role == "descriptor"]
+        found.replace = kind(options, arrays, store, config.seed).values
+    return found
 
 
 def load_strictly(model: RetrievalModel, weights: dict[str, Tensor], source: Path) -> None:

@@ -25,6 +25,7 @@ from trainer.cli import evaluate_app, train_app
 from trainer.commands import _reporter
 from trainer.config import BudgetConfig, RunConfig
 from trainer.model import build_model
+from trainer.retrieval.baselines import BASELINES
 
 TRAIN_FLAGS = {
     "--store", "--out", "--descriptor", "--mechanism", "--arm", "--preset", "--size", "--schedule",
@@ -130,17 +131,37 @@ def test_a_run_leaves_the_documented_files_and_scores(
     assert [s["step"] for s in steps if "loss" in s] == [1, 2, 3, 4, 5, 6]
     assert (folder / "model.safetensors").exists()
     assert record["performance"]["segments_per_s"] > 0
-    for protocol, score, floor in zip(
-        ("paper", "strict"), told["scores"], told["floor"], strict=True
-    ):
+    assert list(told["floors"]) == BASELINES.names()
+    for i, (protocol, score) in enumerate(zip(("paper", "strict"), told["scores"], strict=True)):
         written = json.loads((folder / f"evaluation/{protocol}-validation.json").read_text())
         assert written == score
-        assert score["protocol"] == floor["protocol"] == protocol
-        assert score["pool_hash"] == floor["pool_hash"]
+        assert score["protocol"] == protocol
+        ranks = pq.read_table(folder / f"evaluation/{protocol}-validation.parquet")
+        assert len(ranks) == score["queries"]
+        hits = [float((ranks.column(side).to_numpy() < 10).mean()) for side in ("a2m", "m2a")]
+        assert min(hits) == score["S"]
+        assert int((~ranks.column("copied").to_numpy()).sum()) == score["no_copy"]["queries"]
+        for floor in told["floors"].values():
+            assert floor[i]["protocol"] == protocol
+            assert floor[i]["pool_hash"] == score["pool_hash"]
         assert 0 <= score["ci95"]["S"][0] <= score["ci95"]["S"][1] <= 1
         assert score["store"] == store.name
     # The test split is never scored by training.
-    assert not list((folder / "evaluation").glob("*-test.json"))
+    assert not list((folder / "evaluation").glob("*-test.*"))
+
+
+def test_floors_stand_beside_every_arm(trained: tuple[Path, dict[str, Any]]) -> None:
+    folder, told = trained
+    done = program("xmodal-evaluate", folder, "--protocol", "strict")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    score = told["scores"][1]["S"]
+    assert f"{score:.3f}" in lines[1]
+    for line, (name, records) in zip(lines[2:], told["floors"].items(), strict=False):
+        assert line.split()[:2] == ["floor:", name]
+        assert f"{records[1]['S']:.3f}" in line
+    above = [name for name, records in told["floors"].items() if records[1]["S"] > score]
+    assert lines[-1] == f"strict: below the training-free {', '.join(above)}" or not above
 
 
 def test_speed_time_left_and_best_score_are_told() -> None:
@@ -289,6 +310,24 @@ def test_an_unfinished_run_is_flagged_and_not_started_from(
     done = program("xmodal-train", *given)
     assert done.returncode == 3
     assert "--init" in done.stderr
+
+
+def test_the_test_split_of_an_unfinished_run_is_not_scored(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder = copy_of(trained, tmp_path)
+    edit(folder / "run.json", status="interrupted")
+    done = program("xmodal-evaluate", folder, "--split", "test")
+    assert done.returncode == 3
+    assert "scored once, when nothing is chosen any more" in done.stderr
+    assert not list((folder / "evaluation").glob("*-test.*"))
+
+
+def test_a_control_is_named_as_one(store: Store, tmp_path: Path) -> None:
+    given = ("--arm", "a4r", "--set", "control.name=zero", "--store", store.path, "--dry-run")
+    found = answer("xmodal-train", *given, *SMALL)
+    assert found["arm"] == "a4r-zero"
+    assert Path(found["folder"]).name.startswith("a4r-zero-")
 
 
 def planned(store: Store, tmp_path: Path, text: str, *flags: object) -> Any:

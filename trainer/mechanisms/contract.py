@@ -121,6 +121,11 @@ class Mechanism(nn.Module):
         """The store's arrays that it needs."""
         return (self.source.name,)
 
+    @property
+    def embeds(self) -> bool:
+        """Whether an embedding depends on it, or only the loss does."""
+        return self.slot not in ("loss", "view")
+
     def values(self, batch: Batch) -> Tensor:
         """The descriptor of the batch: ``[B, 188, K]``, ``[B, K]`` or ``[B, N, K]``."""
         return batch.arrays[self.source.name]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trainer.retrieval import intervals, metrics
+from trainer.retrieval.breakdown import breakdown
 from trainer.retrieval.gallery import Gallery, RetrievalError
 from trainer.retrieval.metrics import Cosine, Embeddings, Ranks, Similarity
 from trainer.retrieval.pools import POOL_SIZE, Pools
@@ -34,6 +35,8 @@ class Scores:
         The positive beats every negative of its own recording in its pool (audio → MIDI).
     has_hard : bool [Q]
         There is such a negative.
+    occurrences : how often each member is among another's ten nearest, per direction; or None
+    copied : bool [n], segments with a copy elsewhere in their recording; or None
     cosine_gap : mean cosine of the pairs minus that of all other combinations, or None
     """
 
@@ -47,15 +50,15 @@ class Scores:
     hard_one: float | None
     beats_hard: npt.NDArray[np.bool_]
     has_hard: npt.NDArray[np.bool_]
+    occurrences: dict[str, Ranks] | None = None
+    copied: npt.NDArray[np.bool_] | None = None
     cosine_gap: float | None = None
 
     def record(self) -> dict[str, Any]:
         """Plain data for ``evaluation/*.json``: fractions 0–1, None where nothing is defined."""
         members = self.protocol.members(self.gallery)
         a2m, m2a = metrics.summary(self.a2m), metrics.summary(self.m2a)
-        hits = [(ranks < HIT).astype(np.float64) for ranks in (self.a2m, self.m2a)]
         units, ci_kind = intervals.resampling_units(self.gallery, self.pools.queries)
-        interval = intervals.interval_of_s(hits[0], hits[1], units)
         hard = self.beats_hard[self.has_hard]
         full = {"a2m": self.a2m_full, "m2a": self.m2a_full}
         sizes = self.pools.sizes
@@ -77,12 +80,63 @@ class Scores:
                 "one": self.hard_one,
                 "all64": float(hard.mean()) if len(hard) else None,
             },
+            "no_copy": self._without_copies(),
             "full": {k: None if v is None else metrics.summary(v) for k, v in full.items()},
-            "ci95": {"S": None if interval is None else list(interval)},
+            "hubness": None
+            if self.occurrences is None
+            else {k: metrics.hubness(v) for k, v in self.occurrences.items()},
+            "breakdown": None
+            if self.a2m_full is None
+            else breakdown(self.gallery, self.pools.queries, self.a2m, self.m2a),
+            "ci95": {
+                "S": self._interval(HIT, units, ("a2m", "m2a")),
+                "a2m R@1": self._interval(1, units, ("a2m",)),
+                "m2a R@1": self._interval(1, units, ("m2a",)),
+            },
             "ci_kind": ci_kind,
             "recordings": len(np.unique(self.gallery.recording[members])),
             "segments": int(members.sum()),
         }
+
+    def per_query(self) -> dict[str, npt.NDArray[Any]]:
+        """A column per quantity, a row per query: what scores are compared from.
+
+        ``segment, recording, start_s`` of the query, its ranks ``a2m, m2a`` in its pool and
+        ``a2m_full, m2a_full`` in the gallery, ``copied``; what was not asked for is left out.
+        """
+        gallery, queries = self.gallery, self.pools.queries
+        columns: dict[str, npt.NDArray[Any]] = {
+            "segment": gallery.segment[queries],
+            "recording": gallery.recording[queries],
+            "start_s": gallery.start_s[queries],
+            "a2m": self.a2m.astype(np.int32),
+            "m2a": self.m2a.astype(np.int32),
+        }
+        place = np.cumsum(self.protocol.members(gallery)) - 1
+        for name, ranks in (("a2m_full", self.a2m_full), ("m2a_full", self.m2a_full)):
+            if ranks is not None:
+                columns[name] = ranks[place[queries]].astype(np.int32)
+        if self.copied is not None:
+            columns["copied"] = self.copied[queries]
+        return columns
+
+    def _interval(
+        self, k: int, units: npt.NDArray[np.int64], sides: tuple[str, ...]
+    ) -> list[float] | None:
+        """95 % interval of the smaller R@k of these directions."""
+        hits = np.column_stack([getattr(self, side) < k for side in sides]).astype(np.float64)
+        found = intervals.interval_of_least(hits, units)
+        return None if found is None else list(found)
+
+    def _without_copies(self) -> dict[str, Any] | None:
+        """R@1 over the queries whose music does not come again in their recording."""
+        if self.copied is None:
+            return None
+        alone = ~self.copied[self.pools.queries]
+        found: dict[str, Any] = {"queries": int(alone.sum())}
+        for name, ranks in (("a2m", self.a2m), ("m2a", self.m2a)):
+            found[name] = {"R@1": float(np.mean(ranks[alone] < 1)) if alone.any() else None}
+        return found
 
 
 def evaluate_embeddings(
@@ -95,6 +149,7 @@ def evaluate_embeddings(
     pool_size: int = POOL_SIZE,
     pools: Pools | None = None,
     full: bool = True,
+    copied: npt.NDArray[np.bool_] | None = None,
     run: str | None = None,
     store: str | None = None,
 ) -> dict[str, Any]:
@@ -108,7 +163,10 @@ def evaluate_embeddings(
     protocol : name in ``PROTOCOLS``
     seed : seed of the paper protocol's pools (42 unless given)
     pools : pools of this gallery and protocol made before, instead of ``seed`` and ``pool_size``
-    full : also rank in the whole gallery (costs a product of all with all in each direction)
+    full : also rank in the whole gallery, and see how evenly it is found and how parts of the queries
+        score (costs a product of all with all in each direction)
+    copied : bool [n], which segments have a copy elsewhere in their recording
+        (:func:`trainer.retrieval.repeats.has_copy`)
     run, store : names to record
 
     Raises
@@ -118,8 +176,9 @@ def evaluate_embeddings(
     """
     started = time.perf_counter()
     scores = score_embeddings(
-        audio, midi, gallery, protocol, seed=seed, pool_size=pool_size, pools=pools, full=full
-    )
+        audio, midi, gallery, protocol, seed=seed, pool_size=pool_size, pools=pools, full=full,
+        copied=copied,
+    )  # fmt: skip
     record = scores.record()
     record |= {"run": run, "store": store, "seconds": time.perf_counter() - started}
     return record
@@ -135,6 +194,7 @@ def score_embeddings(
     pool_size: int = POOL_SIZE,
     pools: Pools | None = None,
     full: bool = True,
+    copied: npt.NDArray[np.bool_] | None = None,
 ) -> Scores:
     """As :func:`evaluate_embeddings`, keeping the ranks of every query."""
     for side, embeddings in (("audio", audio), ("MIDI", midi)):
@@ -154,6 +214,7 @@ def score_embeddings(
         pool_size=pool_size,
         pools=pools,
         full=full,
+        copied=copied,
     )
     return dataclasses.replace(scores, cosine_gap=forth.gap(scores.protocol.members(gallery)))
 
@@ -168,6 +229,7 @@ def score_similarities(
     pool_size: int = POOL_SIZE,
     pools: Pools | None = None,
     full: bool = True,
+    copied: npt.NDArray[np.bool_] | None = None,
 ) -> Scores:
     """As :func:`score_embeddings`, for similarities of any kind; the cosine gap stays undefined."""
     rules = PROTOCOLS.get(protocol)
@@ -195,4 +257,8 @@ def score_similarities(
         hard_one=metrics.beats_one(a2m, rules.hard_trials(gallery, pools)),
         beats_hard=forth.beats_hard,
         has_hard=hard.any(axis=1),
+        occurrences={"a2m": forth.occurrences, "m2a": back.occurrences}
+        if forth.occurrences is not None and back.occurrences is not None
+        else None,
+        copied=copied,
     )

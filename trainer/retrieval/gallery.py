@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,10 @@ class Gallery:
         Start of the window in its recording, in seconds.
     valid : bool [n]
         At least one note overlaps the window and the window lies inside the audio.
+    notes : int32 [n]
+        How many notes overlap the window.
+    composers : names of the composers, by code
+    recordings : names of the recordings, by id
     """
 
     split: str
@@ -51,10 +56,15 @@ class Gallery:
     composition: IntArray
     start_s: npt.NDArray[np.float64]
     valid: npt.NDArray[np.bool_]
+    notes: IntArray
+    composers: tuple[str, ...]
+    recordings: Mapping[int, str]
 
     def __post_init__(self) -> None:
         n = len(self.segment)
-        columns = (self.recording, self.composer, self.composition, self.start_s, self.valid)
+        columns = (
+            self.recording, self.composer, self.composition, self.start_s, self.valid, self.notes
+        )  # fmt: skip
         if any(column.shape != (n,) for column in columns):
             raise RetrievalError("the gallery's columns differ in length", kind="gallery")
         if n == 0:
@@ -74,16 +84,29 @@ class Gallery:
         composition: npt.ArrayLike,
         start_s: npt.ArrayLike,
         valid: npt.ArrayLike,
+        notes: npt.ArrayLike | None = None,
+        recordings: Mapping[int, str] | None = None,
     ) -> Gallery:
-        """A gallery of columns [n]; ``composer`` and ``composition`` may be strings or codes."""
+        """A gallery of columns [n]; ``composer`` and ``composition`` may be strings or codes.
+
+        Without ``notes`` every segment counts as having none; without names, recordings are called
+        by their ids.
+        """
+        ids = np.asarray(recording, np.int32)
+        composers, composer_codes = _codes(composer)
         return cls(
             split=split,
             segment=np.asarray(segment, np.int32),
-            recording=np.asarray(recording, np.int32),
-            composer=_codes(composer),
-            composition=_codes(composition),
+            recording=ids,
+            composer=composer_codes,
+            composition=_codes(composition)[1],
             start_s=np.asarray(start_s, np.float64),
             valid=np.asarray(valid, bool),
+            notes=np.zeros(len(ids), np.int32) if notes is None else np.asarray(notes, np.int32),
+            composers=composers,
+            recordings={int(i): str(i) for i in np.unique(ids)}
+            if recordings is None
+            else recordings,
         )
 
     @classmethod
@@ -113,11 +136,15 @@ class Gallery:
             composition=recordings.composition[recording],
             start_s=segments.start_s[rows],
             valid=segments.valid[rows],
+            notes=segments.note_count[rows],
+            recordings={int(i): str(recordings.key[i]) for i in np.unique(recording)},
         )
 
 
-def _codes(values: npt.ArrayLike) -> IntArray:
+def _codes(values: npt.ArrayLike) -> tuple[tuple[str, ...], IntArray]:
+    """Distinct labels as text, and each value's place among them."""
     labels: npt.NDArray[Any] = np.asarray(values)
     if labels.dtype == object:
         labels = labels.astype(str)
-    return np.unique(labels, return_inverse=True)[1].reshape(-1).astype(np.int32)
+    distinct, place = np.unique(labels, return_inverse=True)
+    return tuple(map(str, distinct)), place.reshape(-1).astype(np.int32)

@@ -28,6 +28,11 @@ Interval = tuple[float, float]
 
 
 def resampling_units(gallery: Gallery, queries: IntArray) -> tuple[Units, str]:
+    """The unit that each query [Q], a row of the gallery, belongs to (:func:`units_of`)."""
+    return units_of(gallery.recording[queries], gallery.start_s[queries])
+
+
+def units_of(recording: IntArray, start_s: Floats) -> tuple[Units, str]:
     """The unit that each query [Q] belongs to, int64 codes 0…U-1, and what a unit is.
 
     Returns
@@ -35,11 +40,11 @@ def resampling_units(gallery: Gallery, queries: IntArray) -> tuple[Units, str]:
     units, kind
         ``kind`` is ``"recordings"`` or, below 20 recordings among the queries, ``"10-s blocks"``.
     """
-    recording = gallery.recording[queries].astype(np.int64)
-    if len(np.unique(recording)) >= MIN_RECORDINGS:
-        return _codes(recording[:, None]), "recordings"
-    block = np.floor(gallery.start_s[queries] / BLOCK_S).astype(np.int64)
-    return _codes(np.column_stack([recording, block])), "10-s blocks"
+    ids = recording.astype(np.int64)
+    if len(np.unique(ids)) >= MIN_RECORDINGS:
+        return _codes(ids[:, None]), "recordings"
+    block = np.floor(start_s / BLOCK_S).astype(np.int64)
+    return _codes(np.column_stack([ids, block])), "10-s blocks"
 
 
 def bootstrap(
@@ -65,31 +70,46 @@ def bootstrap(
     -------
     (low, high), or None when there are fewer than two units to draw from.
     """
-    n_units = int(units.max(initial=-1)) + 1
-    if n_units < 2:
+    if int(units.max(initial=-1)) < 1:
         return None
-    sums = np.column_stack([np.bincount(units, weights=column) for column in scores.T])
-    counts = np.bincount(units).astype(np.float64)
-    keys = pair_keys(np.arange(replicates), np.arange(n_units), seed)
-    draws = (keys % np.uint64(n_units)).astype(np.int64) + n_units * np.arange(replicates)[:, None]
-    times = np.bincount(draws.ravel(), minlength=replicates * n_units)
-    weights = times.reshape(replicates, n_units).astype(np.float64)
-    values = statistic((weights @ sums) / (weights @ counts)[:, None])
+    values = statistic(resampled_means(scores, units, replicates=replicates, seed=seed))
     tail = (1.0 - level) / 2.0
     low, high = np.quantile(values, [tail, 1.0 - tail])
     return float(low), float(high)
 
 
-def interval_of_s(a2m_hits: Floats, m2a_hits: Floats, units: Units) -> Interval | None:
-    """95 % interval of S = min(A2M R@10, M2A R@10) from per-query hits [Q] (0 or 1)."""
-    return bootstrap(np.column_stack([a2m_hits, m2a_hits]), units, lambda means: means.min(axis=1))
+def resampled_means(
+    scores: Floats, units: Units, *, replicates: int = REPLICATES, seed: int = 0
+) -> Floats:
+    """Column means [B, S] of scores [Q, S], units being drawn with replacement B times.
+
+    The draws depend on the units and the seed alone, so that two models that answered the same
+    queries are drawn alike and their differences are paired.
+    """
+    n_units = int(units.max()) + 1
+    sums, counts = unit_sums(scores, units)
+    keys = pair_keys(np.arange(replicates), np.arange(n_units), seed)
+    draws = (keys % np.uint64(n_units)).astype(np.int64) + n_units * np.arange(replicates)[:, None]
+    times = np.bincount(draws.ravel(), minlength=replicates * n_units)
+    weights = times.reshape(replicates, n_units).astype(np.float64)
+    means: Floats = (weights @ sums) / (weights @ counts)[:, None]
+    return means
 
 
-def paired_difference(first: Floats, second: Floats, units: Units) -> tuple[float, Interval | None]:
-    """Mean of ``first - second`` over the same queries [Q], and its 95 % interval."""
-    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    interval = bootstrap(difference[:, None], units, lambda means: means[:, 0])
-    return float(difference.mean()), interval
+def unit_sums(scores: Floats, units: Units) -> tuple[Floats, Floats]:
+    """Sums of the columns by unit [U, S], and queries by unit [U]."""
+    sums: Floats = np.column_stack(
+        [np.bincount(units, weights=column) for column in scores.T]
+    ).astype(np.float64)
+    return sums, np.bincount(units).astype(np.float64)
+
+
+def interval_of_least(hits: Floats, units: Units) -> Interval | None:
+    """95 % interval of the smallest column mean, from hits [Q, S] (0 or 1).
+
+    With the hits at 10 of both directions this is the interval of S.
+    """
+    return bootstrap(hits, units, lambda means: means.min(axis=1))
 
 
 def _codes(keys: npt.NDArray[np.int64]) -> Units:

@@ -26,6 +26,8 @@ from trainer.retrieval.gallery import IntArray, RetrievalError
 from trainer.retrieval.pools import HardTrials, Pools
 
 KS = (1, 5, 10, 20)
+HUB_K = 10
+LANES = 128  # columns among which only a maximum is looked at first
 TIE = np.float32(1e-5)
 BLOCK = 1 << 24  # elements of the largest temporary: 64 MiB of float32
 
@@ -121,11 +123,14 @@ class Sweep:
         The positive beats every candidate of its pool that ``hard`` marked.
     full : int64 [members] or None
         Rank of the positive among all members of the gallery.
+    occurrences : int64 [members] or None
+        In how many members' 10 most similar candidates each member is (hubness, method §7.4).
     """
 
     ranks: Ranks
     beats_hard: npt.NDArray[np.bool_]
     full: Ranks | None
+    occurrences: Ranks | None
 
 
 def sweep(
@@ -152,6 +157,7 @@ def sweep(
     rows = np.flatnonzero(slot >= 0 if members is None else members)
     ranks, beats = np.empty(n_queries, np.int64), np.empty(n_queries, bool)
     full = None if members is None else np.empty(len(rows), np.int64)
+    occurrences = np.zeros(n, np.int64)
     at = 0
     while at < len(rows):
         chunk = rows[at : at + max(1, BLOCK // max(n, 1))]
@@ -166,8 +172,56 @@ def sweep(
             if not members.all():
                 sims[:, ~members] = -np.inf
             full[at : at + len(chunk)] = positive_ranks(sims, chunk, ties)
+            nearest = top_columns(sims, min(HUB_K, len(rows)))
+            occurrences += np.bincount(nearest.ravel(), minlength=n)
         at += len(chunk)
-    return Sweep(ranks=ranks, beats_hard=beats, full=full)
+    return Sweep(
+        ranks=ranks,
+        beats_hard=beats,
+        full=full,
+        occurrences=None if members is None else occurrences[rows],
+    )
+
+
+def top_columns(sims: FloatArray, k: int) -> npt.NDArray[np.int64]:
+    """Columns of the ``k`` largest values of every row of [Q, C], in no order: int64 [Q, k].
+
+    The k largest lie in the k groups of columns with the largest maxima, so only those are sorted.
+    """
+    width = sims.shape[1]
+    groups = width // LANES
+    if groups <= 2 * k:
+        return np.argpartition(sims, width - k, axis=1)[:, width - k :]
+    inside = groups * LANES
+    # A group is every ``groups``-th column: maxima are then taken over whole rows, side by side.
+    maxima = sims[:, :inside].reshape(len(sims), LANES, groups).max(axis=1)
+    best = np.argpartition(maxima, groups - k, axis=1)[:, groups - k :]
+    columns = (best[:, None, :] + groups * np.arange(LANES)[None, :, None]).reshape(len(sims), -1)
+    tail = np.broadcast_to(np.arange(inside, width), (len(sims), width - inside))
+    columns = np.concatenate([columns, tail], axis=1)
+    chosen = np.take_along_axis(sims, columns, axis=1)
+    place = np.argpartition(chosen, chosen.shape[1] - k, axis=1)[:, chosen.shape[1] - k :]
+    return np.take_along_axis(columns, place, axis=1)
+
+
+def hubness(occurrences: Ranks) -> dict[str, float]:
+    """How unevenly candidates are found: the k-occurrence (k = 10) of [members] candidates.
+
+    Returns
+    -------
+    ``skewness`` (0: even; above 1: few candidates are near everything), ``max``, ``hubs`` (how many
+    lie above mean + 3 standard deviations), ``orphans`` (share in nobody's ten).
+    """
+    counts = occurrences.astype(np.float64)
+    mean, deviation = counts.mean(), counts.std()
+    skewness = float(np.mean((counts - mean) ** 3) / deviation**3) if deviation > 0 else 0.0
+    return {
+        "k": HUB_K,
+        "skewness": skewness,
+        "max": int(counts.max()),
+        "hubs": int((counts > mean + 3 * deviation).sum()),
+        "orphans": float(np.mean(counts == 0)),
+    }
 
 
 def positive_ranks(sims: FloatArray, positive: npt.NDArray[Any], ties: Ties) -> Ranks:

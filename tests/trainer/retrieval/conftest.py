@@ -104,6 +104,7 @@ def synthetic_store(n_recordings=6, seconds=24, seed=5):
     recordings = SimpleNamespace(
         composer=np.array([f"composer {r % 2}" for r in range(n_recordings)], object),
         composition=np.array([f"work {r}" for r in range(n_recordings)], object),
+        key=np.array([f"recording {r}" for r in range(n_recordings)], object),
     )
     pitch, velocity, onset = np.array(notes).T
     table = Notes(

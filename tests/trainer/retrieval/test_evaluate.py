@@ -15,7 +15,8 @@ from trainer.retrieval.protocols import PROTOCOLS
 
 KEYS = set(
     "protocol split seed queries excluded pool_size pool_hash chance a2m m2a S direction_gap "
-    "cosine_gap hard_neg full ci95 ci_kind recordings segments run store seconds".split()
+    "cosine_gap hard_neg no_copy full hubness breakdown ci95 ci_kind recordings segments run store "
+    "seconds".split()
 )
 SCORES = {"R@1", "R@5", "R@10", "R@20", "MRR", "median_rank", "mean_rank"}
 
@@ -144,9 +145,97 @@ def test_without_full_the_rest_is_the_same(medium_gallery):
     one = evaluate_embeddings(audio, midi, medium_gallery, "strict")
     two = evaluate_embeddings(audio, midi, medium_gallery, "strict", full=False)
     assert two["full"] == {"a2m": None, "m2a": None}
-    assert {k: v for k, v in one.items() if k not in ("full", "seconds")} == {
-        k: v for k, v in two.items() if k not in ("full", "seconds")
+    assert two["hubness"] is None
+    assert two["breakdown"] is None
+    more = ("full", "hubness", "breakdown", "seconds")
+    assert {k: v for k, v in one.items() if k not in more} == {
+        k: v for k, v in two.items() if k not in more
     }
+
+
+def test_parts_average_to_the_whole(medium_gallery):
+    gallery = dataclasses.replace(
+        medium_gallery, notes=(np.arange(len(medium_gallery)) % 23).astype(np.int32)
+    )
+    audio, midi = noisy_pair(len(gallery), noise=2.5)
+    record = evaluate_embeddings(audio, midi, gallery, "strict")
+    assert set(record["breakdown"]) == {"composer", "recording", "density"}
+    assert len(record["breakdown"]["composer"]) == 5
+    assert len(record["breakdown"]["recording"]) == 24
+    assert 3 <= len(record["breakdown"]["density"]) <= 4
+    for parts in record["breakdown"].values():
+        assert sum(p["queries"] for p in parts.values()) == record["queries"]
+        for side in ("a2m", "m2a"):
+            for k in ("R@1", "R@10"):
+                total = sum(p["queries"] * p[side][k] for p in parts.values())
+                assert total / record["queries"] == pytest.approx(record[side][k])
+
+
+def test_a_part_that_is_hard_shows_as_hard(medium_gallery):
+    """One composer's embeddings are noise: his part is at chance, the others' are not."""
+    audio, midi = noisy_pair(len(medium_gallery), noise=0.1)
+    his = medium_gallery.composer == 2
+    midi[his] = np.random.default_rng(5).standard_normal(midi[his].shape)
+    parts = evaluate_embeddings(audio, midi, medium_gallery, "strict")["breakdown"]["composer"]
+    assert parts["composer 2"]["S"] < 0.1
+    assert min(p["S"] for name, p in parts.items() if name != "composer 2") > 0.95
+
+
+def test_first_places_without_copies_are_counted_apart(medium_gallery):
+    """Copies have equal embeddings, so their first place is lost; the others' is not."""
+    gallery = medium_gallery
+    audio, midi = noisy_pair(len(gallery), noise=0.01)
+    copied = np.zeros(len(gallery), bool)
+    for recording in np.unique(gallery.recording):
+        rows = np.flatnonzero(gallery.recording == recording)
+        a, b = rows[2], rows[20]
+        copied[[a, b]] = True
+        audio[b], midi[b] = audio[a], midi[a]
+    record = evaluate_embeddings(audio, midi, gallery, "strict", copied=copied)
+    queries = PROTOCOLS.get("strict").pools(gallery, None).queries
+    assert record["no_copy"]["queries"] == int((~copied[queries]).sum())
+    assert record["no_copy"]["a2m"]["R@1"] == 1.0
+    assert record["a2m"]["R@1"] < 1.0
+    assert evaluate_embeddings(audio, midi, gallery, "strict")["no_copy"] is None
+    everything = np.ones(len(gallery), bool)
+    none = evaluate_embeddings(audio, midi, gallery, "strict", copied=everything)["no_copy"]
+    assert none == {"queries": 0, "a2m": {"R@1": None}, "m2a": {"R@1": None}}
+
+
+def test_hubness_equals_brute_force_and_finds_a_hub(medium_gallery):
+    audio, midi = noisy_pair(len(medium_gallery), noise=2.0)
+    midi[7] = 10 * audio.mean(axis=0) + audio.sum(axis=0)  # near everything, on average
+    record = evaluate_embeddings(audio, midi, medium_gallery, "paper")["hubness"]
+    a = audio / np.linalg.norm(audio, axis=1, keepdims=True)
+    m = midi / np.linalg.norm(midi, axis=1, keepdims=True)
+    for side, sims in (("a2m", a @ m.T), ("m2a", m @ a.T)):
+        nearest = np.argsort(-sims, axis=1)[:, :10]
+        counts = np.bincount(nearest.ravel(), minlength=len(sims)).astype(float)
+        centred = counts - counts.mean()
+        assert record[side] == {
+            "k": 10,
+            "skewness": pytest.approx((centred**3).mean() / counts.std() ** 3),
+            "max": counts.max(),
+            "hubs": (counts > counts.mean() + 3 * counts.std()).sum(),
+            "orphans": pytest.approx((counts == 0).mean()),
+        }
+
+
+def test_the_ranks_of_every_query_are_kept(medium_gallery):
+    audio, midi = noisy_pair(len(medium_gallery), noise=2.0)
+    copied = np.arange(len(medium_gallery)) % 3 == 0
+    for protocol in ("paper", "strict"):
+        scores = score_embeddings(audio, midi, medium_gallery, protocol, copied=copied)
+        columns = scores.per_query()
+        queries = scores.pools.queries
+        assert columns["segment"].tolist() == medium_gallery.segment[queries].tolist()
+        assert columns["copied"].tolist() == copied[queries].tolist()
+        record = scores.record()
+        assert float((columns["a2m"] < 10).mean()) == record["a2m"]["R@10"]
+        members = scores.protocol.members(medium_gallery)
+        among = np.flatnonzero(members)
+        full = dict(zip(among.tolist(), scores.m2a_full.tolist(), strict=True))
+        assert columns["m2a_full"].tolist() == [full[q] for q in queries.tolist()]
 
 
 def test_any_similarity_can_be_scored(medium_gallery):

@@ -7,8 +7,7 @@ import pytest
 
 from trainer.retrieval.intervals import (
     bootstrap,
-    interval_of_s,
-    paired_difference,
+    interval_of_least,
     resampling_units,
 )
 
@@ -59,15 +58,16 @@ def test_recordings_weigh_by_their_queries():
 def test_s_takes_the_smaller_direction():
     a2m, m2a = np.tile([1.0, 1.0, 0.0], 40), np.tile([1.0, 0.0, 0.0], 40)
     units = np.arange(120)
-    assert interval_of_s(a2m, m2a, units) == bootstrap(m2a[:, None], units, mean)
+    both = np.column_stack([a2m, m2a])
+    assert interval_of_least(both, units) == bootstrap(m2a[:, None], units, mean)
 
 
 def test_the_same_ranks_give_the_same_interval():
     hits = (np.arange(300) * 7919 % 97 > 32).astype(float)
     units = np.arange(300) ** 2 // 3000
-    first = interval_of_s(hits, hits, units)
+    first = interval_of_least(np.column_stack([hits, hits]), units)
     np.random.seed(5)  # noqa: NPY002 - the global generator must not matter
-    assert interval_of_s(hits, hits, units) == first
+    assert interval_of_least(np.column_stack([hits, hits]), units) == first
     assert bootstrap(hits[:, None], units, mean, seed=1) != first
     assert first == pytest.approx(bootstrap_twin(hits.tolist(), units.tolist()), abs=1e-12)
 
@@ -93,7 +93,7 @@ def bootstrap_twin(hits, units):
 
 
 def test_one_unit_gives_no_interval():
-    assert interval_of_s(np.ones(5), np.ones(5), np.zeros(5, int)) is None
+    assert interval_of_least(np.ones((5, 2)), np.zeros(5, int)) is None
 
 
 def test_units_are_recordings_or_blocks(make_gallery):
@@ -104,13 +104,3 @@ def test_units_are_recordings_or_blocks(make_gallery):
     units, kind = resampling_units(few, np.arange(25 * 19))
     assert (kind, len(set(units))) == ("10-s blocks", 19 * 3)
     assert units[:25].tolist() == [0] * 10 + [1] * 10 + [2] * 5
-
-
-def test_a_paired_difference_sees_what_two_intervals_hide():
-    rng = np.random.default_rng(3)
-    hard = rng.random(500)
-    first, second = (hard < 0.80).astype(float), (hard < 0.76).astype(float)
-    difference, (low, high) = paired_difference(first, second, np.arange(500))
-    assert difference == pytest.approx(first.mean() - second.mean())
-    assert 0 < low < difference < high < 0.08
-    assert paired_difference(first, first, np.arange(500)) == (0.0, (0.0, 0.0))

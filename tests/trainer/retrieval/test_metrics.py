@@ -177,3 +177,13 @@ def test_the_full_matrix_is_never_held(monkeypatch):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < n * n  # a quarter of the float32 matrix
+
+
+@pytest.mark.parametrize("width", [5, 11, 300, 2560, 2561, 5000])
+@pytest.mark.parametrize("k", [1, 5])
+def test_top_columns_are_those_of_a_full_sort(width, k):
+    rng = np.random.default_rng(width + k)
+    sims = rng.standard_normal((7, width)).astype(np.float32)
+    sims[:, rng.integers(0, width, width // 5)] = -np.inf
+    found = np.sort(np.take_along_axis(sims, metrics.top_columns(sims, k), axis=1), axis=1)
+    np.testing.assert_array_equal(found, np.sort(sims, axis=1)[:, -k:])

@@ -1,0 +1,213 @@
+"""Causal ablation: what a trained model loses when a descriptor is replaced at its input.
+
+Nothing is trained again. Every condition replaces the arrays of one descriptor (or of all descriptors
+of a side, where there are several), embeds that side again, and is verified: the model read the
+replaced arrays, all of them were replaced as the condition says, and nothing else changed. A published
+version of this test silently replaced nothing in some arms (method §9.24).
+
+``swap`` asks more than how much is lost. Two segments of different recordings exchange their
+descriptors; ``follows`` is the share of queries whose embedding is then nearer to the partner's pair
+than to its own. A model that hears the descriptor alone follows it always; one that does not use it,
+never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+
+from pipeline.descriptors.contract import Side
+from trainer.analyses import pictures
+from trainer.analyses.bench import Bench, FloatArray, Watched, normalised
+from trainer.analyses.contract import (
+    Analysis,
+    AnalysisError,
+    Condition,
+    Finding,
+    Plain,
+    Table,
+    Variant,
+    register,
+)
+from trainer.analyses.replacements import KINDS, Kind, Replace, partners, replacement
+from trainer.batch import Batch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@register
+class Ablation(Analysis):
+    """See the module."""
+
+    name = "ablation"
+    title = "Causal ablation"
+    question = "What does a trained model lose when a descriptor is replaced at its input?"
+    variants: ClassVar[Mapping[Variant, str]] = {
+        "paper": "Zeros; white noise of one mean and σ for all dimensions; values exchanged within "
+        "batches of neighbouring segments, most of them of the same recording. S in the paper's pools "
+        "of seed 42 (§8.1).",
+        "sound": "Zeros; noise that is like the descriptor, dimension by dimension and in its "
+        "smoothness; values of another recording; values exchanged between two recordings. S in the "
+        "strict pools; intervals of the difference to the unchanged model on the same queries.",
+    }
+
+    def measure(self, bench: Bench, variant: Variant, condition: Condition) -> Plain:
+        """One condition per descriptor and kind of replacement."""
+        targets = ablation_targets(bench)
+        if not targets:
+            raise AnalysisError(
+                f"the arm {bench.run.record['arm']} reads no descriptor when it embeds",
+                kind="inapplicable",
+            )
+        baseline = condition("unchanged", lambda: bench.effect(bench.embeddings, variant))
+        found: dict[str, Any] = {"S": baseline["S"]}
+        for label, (side, arrays) in targets.items():
+            for kind in KINDS[variant]:
+                name = f"{label} {kind}"
+                compute = partial(ablated, bench, side, arrays, kind, variant)
+                found[name] = condition(name, compute)["S"]
+        return found
+
+    def table(self, findings: Sequence[Finding], variant: Variant) -> Table:
+        """Runs × conditions: S, and the interval of its difference."""
+        rows: list[list[object]] = []
+        for finding in findings:
+            for name, c in finding.conditions.items():
+                low, high = c["ci95"] or (None, None)
+                changed = name != "unchanged"
+                rows.append(
+                    [
+                        finding.label,
+                        name,
+                        c["S"],
+                        c["a2m"]["R@1"],
+                        c["m2a"]["R@1"],
+                        c["difference"] if changed else None,
+                        low if changed else None,
+                        high if changed else None,
+                        c.get("follows"),
+                        max(c["moved"].values()) if changed else None,
+                    ]
+                )
+        head = "run, condition, S, R@1 a→m, R@1 m→a, ΔS, from, to, follows, embedding moved"
+        return Table(head=head.split(", "), rows=rows)
+
+    def draw(self, findings: Sequence[Finding], variant: Variant, figure: Figure) -> None:
+        """Bars of S, one group per run."""
+        pictures.grouped_bars(
+            figure,
+            {
+                f.label: {
+                    name: (c["S"], _around(c)) for name, c in f.conditions.items() if c is not None
+                }
+                for f in findings
+            },
+            "S",
+        )
+
+
+def _around(c: Mapping[str, Any]) -> tuple[float, float] | None:
+    """The interval of S that follows from that of the difference."""
+    if c["ci95"] is None:
+        return None
+    before = c["S"] - c["difference"]
+    return before + c["ci95"][0], before + c["ci95"][1]
+
+
+def ablation_targets(bench: Bench) -> dict[str, tuple[Side, tuple[str, ...]]]:
+    """What can be replaced: label → side and arrays; a side's descriptors together where several."""
+    found: dict[str, tuple[Side, tuple[str, ...]]] = {}
+    by_side: dict[Side, list[str]] = {"audio": [], "midi": []}
+    for mechanism in bench.model.every_mechanism():
+        if not mechanism.embeds:
+            continue
+        side, arrays = mechanism.host.side, mechanism.reads()
+        found[mechanism.descriptor.name] = (side, arrays)
+        by_side[side] += [name for name in arrays if name not in by_side[side]]
+    for side, names in by_side.items():
+        if sum(own == side for own, _ in found.values()) > 1:
+            found[f"all of {side}"] = (side, tuple(names))
+    return found
+
+
+def ablated(bench: Bench, side: Side, arrays: Sequence[str], kind: Kind, variant: Variant) -> Plain:
+    """Scores with some arrays replaced, and what was verified."""
+    change = Verified(replacement(bench, arrays, kind, variant), arrays, kind)
+    embeddings = bench.changed(side, change)
+    found = bench.effect(embeddings, variant)
+    found["verified"] = change.summary()
+    if kind == "swap":
+        found["follows"] = follows(bench, side, embeddings)
+    return found
+
+
+def follows(bench: Bench, side: Side, embeddings: Mapping[Side, FloatArray]) -> float:
+    """Share of valid segments whose changed embedding is nearer to their partner's pair."""
+    other: Side = "midi" if side == "audio" else "audio"
+    changed, pairs = normalised(embeddings[side]), normalised(bench.embeddings[other])
+    partner = partners(bench)
+    valid = (
+        bench.gallery.valid & bench.gallery.valid[partner] & (partner != np.arange(len(partner)))
+    )
+    own = np.einsum("nd,nd->n", changed, pairs)
+    theirs = np.einsum("nd,nd->n", changed, pairs[partner])
+    return float(np.mean((theirs > own)[valid]))
+
+
+class Verified:
+    """A replacement that is watched: what it changed, and what of that the model read."""
+
+    def __init__(self, change: Replace, arrays: Sequence[str], kind: Kind) -> None:
+        self.change, self.arrays, self.kind = change, tuple(arrays), kind
+        self.segments = self.replaced = 0
+        self.total = 0.0
+        self.values = 0
+        self._watched: list[Watched] = []
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Replace, compare, and watch."""
+        changed = self.change(batch)
+        for name, before in batch.arrays.items():
+            after = changed.arrays[name]
+            if name not in self.arrays and not torch.equal(before, after):
+                raise AnalysisError(f"{name} changed although it should not", kind="unverified")
+        for name in self.arrays:
+            before, after = batch.arrays[name], changed.arrays[name]
+            if self.kind == "zero" and bool(after.any()):
+                raise AnalysisError(f"{name} is not zero", kind="unverified")
+            differs = (before != after).flatten(1).any(dim=1)
+            self.segments += len(differs)
+            self.replaced += int(differs.sum())
+            self.total += float((before - after).abs().sum())
+            self.values += before.numel()
+        watched = Watched(changed.arrays)
+        self._watched.append(watched)
+        changed.arrays = watched
+        return changed
+
+    def summary(self) -> Plain:
+        """What was verified.
+
+        Raises
+        ------
+        AnalysisError
+            (kind ``unverified``) when the model read none of what was replaced.
+        """
+        read = set.union(*(w.read for w in self._watched))
+        unread = [name for name in self.arrays if name not in read]
+        if unread:
+            raise AnalysisError(
+                f"the model did not read {', '.join(unread)}: replacing it shows nothing",
+                kind="unverified",
+            )
+        return {
+            "arrays": list(self.arrays),
+            "read": True,
+            "replaced": self.replaced / self.segments,
+            "mean_change": self.total / max(1, self.values),
+        }

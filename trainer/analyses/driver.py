@@ -1,0 +1,189 @@
+"""From runs to findings: measured condition by condition, kept beside the run, drawn side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.base.config import digest
+from pipeline.base.errors import MissingExtra
+from pipeline.base.files import FolderLock, atomic_write, read_json, write_json
+from trainer.analyses.bench import Bench
+from trainer.analyses.contract import (
+    Analysis,
+    AnalysisError,
+    Finding,
+    Plain,
+    Variant,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Report = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """One analysis in one variant over several runs.
+
+    Attributes
+    ----------
+    findings : of the runs that could be asked
+    refused : run label → why not, for the others
+    """
+
+    analysis: Analysis
+    variant: Variant
+    findings: Sequence[Finding]
+    refused: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """Of its files: ``ablation-sound``."""
+        return f"{self.analysis.name}-{self.variant}"
+
+    def plain(self) -> Plain:
+        """For JSON."""
+        return {
+            "analysis": self.analysis.name,
+            "variant": self.variant,
+            "findings": [dataclasses.asdict(f) for f in self.findings],
+            "refused": self.refused,
+        }
+
+
+def analyze(
+    analysis: Analysis,
+    benches: Sequence[Bench],
+    variants: Sequence[Variant],
+    report: Report = lambda text: None,
+) -> list[Outcome]:
+    """Measure every run in every variant; conditions that were measured before are read.
+
+    A run that cannot be asked does not keep others from being asked.
+    """
+    names = labels(benches)
+    outcomes = []
+    for variant in variants:
+        if variant not in analysis.variants:
+            continue
+        findings, refused = [], {}
+        for bench, label in zip(benches, names, strict=True):
+            try:
+                findings.append(_measure(analysis, bench, variant, label, report))
+            except AnalysisError as error:
+                refused[label] = str(error)
+                report(f"{label}: {error}")
+        outcomes.append(
+            Outcome(analysis=analysis, variant=variant, findings=findings, refused=refused)
+        )
+    return outcomes
+
+
+def _measure(
+    analysis: Analysis, bench: Bench, variant: Variant, label: str, report: Report
+) -> Finding:
+    file = bench.folder / f"{analysis.name}-{variant}.json"
+    settings = {
+        "bench": bench.key,
+        "analysis": analysis.name,
+        "version": analysis.version,
+        "variant": variant,
+        "settings": analysis.settings(bench, variant),
+    }
+    record: Plain = {
+        "key": digest(settings),
+        "analysis": analysis.name,
+        "variant": variant,
+        "run": bench.run.path.name,
+        "arm": bench.run.record["arm"],
+        "seed": bench.run.config.seed,
+        "split": bench.split,
+        "store": bench.store.name,
+        "leaks": bench.run.leaks,
+        "complete": False,
+        "conditions": {},
+    }
+    with FolderLock(bench.folder):
+        kept = _kept(file, record["key"])
+        measured: dict[str, Any] = record["conditions"]
+
+        def condition(name: str, compute: Callable[[], Plain]) -> Plain:
+            if name in kept:
+                measured[name] = kept[name]
+            else:
+                report(f"{label}: {analysis.name} ({variant}), {name}")
+                measured[name] = compute()
+                # Those that a stopped run had measured beyond this one are not forgotten.
+                write_json(file, {**record, "conditions": {**kept, **measured}})
+            return dict(measured[name])
+
+        summary = analysis.measure(bench, variant, condition)
+        write_json(file, {**record, "summary": summary, "complete": True})
+    return Finding(
+        label=label,
+        arm=record["arm"],
+        seed=record["seed"],
+        conditions=measured,
+        summary=summary,
+    )
+
+
+def _kept(file: Path, key: str) -> dict[str, Any]:
+    """Conditions that were measured before, under the same key."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        record = read_json(file)
+        if record["key"] == key:
+            return dict(record["conditions"])
+    return {}
+
+
+def labels(benches: Sequence[Bench]) -> list[str]:
+    """Short names of runs: the arm, the seed where arms repeat, the signature where those do too."""
+    runs = [bench.run for bench in benches]
+    short = [str(run.record["arm"]) for run in runs]
+    for detail in (
+        lambda run: f" seed {run.config.seed}",
+        lambda run: f" {run.signature[:4]}",
+    ):
+        twice = {name for name in short if short.count(name) > 1}
+        short = [
+            name + detail(run) if name in twice else name
+            for name, run in zip(short, runs, strict=True)
+        ]
+    return short
+
+
+def draw(outcome: Outcome, folder: Path) -> Path | None:
+    """The picture of an outcome, ``<analysis>-<variant>.png``; None where nothing was found."""
+    if not outcome.findings:
+        return None
+    path = folder / f"{outcome.name}.png"
+    save_figure(partial(outcome.analysis.draw, outcome.findings, outcome.variant), path)
+    return path
+
+
+def save_figure(paint: Callable[[Figure], None], path: Path) -> None:
+    """A picture of what ``paint`` draws on an empty figure.
+
+    Raises
+    ------
+    MissingExtra
+        when Matplotlib is not installed.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingExtra("matplotlib", "analysis") from None
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 9, "axes.titlelocation": "left"}):
+        figure = Figure(layout="constrained")
+        paint(figure)
+        with atomic_write(path) as handle:
+            # No version in the file: the same numbers give the same bytes.
+            figure.savefig(handle, dpi=150, format="png", metadata={"Software": None})
