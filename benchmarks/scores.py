@@ -1,4 +1,4 @@
-"""The README's scores: train arms with the default preset, score the test split beside the floor.
+"""The README's scores: train arms with the default preset, score the test split beside the floors.
 
 Runs the commands that a user types, on one store, and gathers what they wrote. Arms × seeds that are
 trained already are not trained again. Without a store, that of the corpus is built or found: the demo,
@@ -47,7 +47,8 @@ def main() -> None:
             for arm in arguments.arms.split(",")
         },
     }
-    result["floor"] = floor(store, arguments.out)
+    result["floors"] = floors(next(iter(result["arms"].values()))[0], arguments.out)
+    result["differences"] = differences(result["arms"], arguments.out)
     result["summary"] = {
         arm: {p: summary(runs, p) for p in PROTOCOLS} for arm, runs in result["arms"].items()
     }
@@ -83,19 +84,29 @@ def score(arm: str, seed: int, store: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def floor(store: Path, out: Path) -> dict[str, Any]:
-    """The training-free floor on the same pools."""
-    arguments = ["--baseline", "flux", "--store", store, "--split", "test", "--out", out]
-    scores = command("xmodal-evaluate", *arguments)["scores"]
-    return {s["protocol"]: s for s in scores}
+def floors(run: dict[str, Any], out: Path) -> dict[str, dict[str, Any]]:
+    """Every training-free baseline on the same pools, by name and protocol."""
+    told = command("xmodal-evaluate", out / run["run"], "--split", "test")["floors"]
+    return {name: {s["protocol"]: s for s in scores} for name, scores in told.items()}
+
+
+def differences(arms: dict[str, list[dict[str, Any]]], out: Path) -> dict[str, Any]:
+    """Every arm against the first, and all against the floor, over the seeds."""
+    runs = [out / run["run"] for runs in arms.values() for run in runs]
+    told = command("xmodal-compare", *runs, "--split", "test", "--baseline", "flux")
+    return dict(told)
 
 
 def summary(runs: list[dict[str, Any]], protocol: str) -> dict[str, Any]:
     """Mean and spread over seeds of what the table shows."""
+    found = [r["test"][protocol] for r in runs]
     picked = {
-        "S": [r["test"][protocol]["S"] for r in runs],
-        "a2m_R@1": [r["test"][protocol]["a2m"]["R@1"] for r in runs],
-        "m2a_R@1": [r["test"][protocol]["m2a"]["R@1"] for r in runs],
+        "S": [r["S"] for r in found],
+        "a2m_R@1": [r["a2m"]["R@1"] for r in found],
+        "m2a_R@1": [r["m2a"]["R@1"] for r in found],
+        "a2m_no_copy": [r["no_copy"]["a2m"]["R@1"] for r in found],
+        "m2a_no_copy": [r["no_copy"]["m2a"]["R@1"] for r in found],
+        "full_R@1": [min(r["full"][side]["R@1"] for side in ("a2m", "m2a")) for r in found],
     }
     return {
         name: {

@@ -13,7 +13,8 @@ float32, from a generator of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -88,18 +89,32 @@ def predict_mlp(x: Floats, y: Floats, tested: Floats, groups: Ints) -> Floats:
         *_linear(inputs.shape[1], HIDDEN, generator),
         *_linear(HIDDEN, goals.shape[1], generator),
     ]
-    optimizer = torch.optim.Adam(layers, lr=LEARNING_RATE)
-    for _ in range(EPOCHS):
-        for part in torch.randperm(len(inputs), generator=generator).split(BATCH_SIZE):
-            optimizer.zero_grad()
-            functional.mse_loss(_mlp(inputs[part], layers), goals[part]).backward()
-            optimizer.step()
-    with torch.no_grad():
-        found: Floats = _mlp(torch.from_numpy(tested).float(), layers).numpy().astype(np.float64)
-    return found
+    with _one_thread():
+        optimizer = torch.optim.Adam(layers, lr=LEARNING_RATE)
+        for _ in range(EPOCHS):
+            for part in torch.randperm(len(inputs), generator=generator).split(BATCH_SIZE):
+                optimizer.zero_grad()
+                functional.mse_loss(_mlp(inputs[part], layers), goals[part]).backward()
+                optimizer.step()
+        with torch.no_grad():
+            found = _mlp(torch.from_numpy(tested).float(), layers).numpy()
+    return found.astype(np.float64)
 
 
 PREDICT: Mapping[str, Predict] = {"linear": predict_linear, "mlp": predict_mlp}
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """For many small steps: threads wait for each other longer than they work, above all on a busy
+    machine, and their number would show in the last digits.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _mlp(x: Tensor, layers: Sequence[Tensor]) -> Tensor:

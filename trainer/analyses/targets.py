@@ -10,9 +10,10 @@ chroma     12    share of the magnitude in every pitch class, 0 = C, over bins a
 centroid   1     mean of the bin numbers, weighted by magnitude, over all bins
 ========== ===== ==============================================================================
 
-Magnitude is that of one FFT over the whole 4 s (96,000 samples, no window): 48,001 bins, 0.25 Hz
-apart. Shares sum to 1, or are 0 where there is nothing to share. A segment without notes has the
-dummy note that its model sees (method §1.4).
+Magnitude is that of one FFT over the whole 4 s (96,000 samples): 48,001 bins, 0.25 Hz apart. There is
+no window, so the skirts of a tone reach into all classes; both variants keep that. Shares sum to 1,
+or are 0 where there is nothing to share. A segment without notes has the dummy note that its model
+sees (method §1.4).
 
 Pitch classes: in ``sound`` a bin belongs to the nearest semitone, at its true frequency. ``paper``
 takes the sampling rate for 16,000 Hz and the semitone *below* (the public code truncates): every

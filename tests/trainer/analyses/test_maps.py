@@ -169,7 +169,7 @@ def test_measured_kept_tabled_and_drawn(variant, quick):
     findings = []
     analysis = Maps()
     for label in ("a4r", "d0"):
-        n = 26 * 10
+        n = 13 * 12
         audio = rng.normal(size=(n, 256))
         bench = make_bench(audio, audio + rng.normal(size=(n, 256)), recordings=13, composers=12)
         kept = {}

@@ -24,8 +24,8 @@ from trainer.retrieval.evaluate import evaluate_embeddings, score_similarities
 from trainer.retrieval.gallery import Gallery, RetrievalError
 
 NAMES = ("flux", "cqt", "chroma", "chroma-dtw", "a4", "register")
-# Chance is 1/32; six notes a second on random keys are hard to tell apart by their onsets alone.
-LEAST = {"flux": 0.95, "cqt": 0.95, "chroma": 0.95, "chroma-dtw": 0.9, "a4": 0.3, "register": 0.75}
+# Chance is 1/32.
+LEAST = {"flux": 0.95, "cqt": 0.95, "chroma": 0.95, "chroma-dtw": 0.9, "a4": 0.7, "register": 0.75}
 
 NO_NOTES = Notes(
     pitch=np.zeros(0, np.uint8),
@@ -93,7 +93,7 @@ def test_silence_and_no_notes_are_zero_and_like_nothing(features, name):
         assert np.isfinite(found).all()
         np.testing.assert_allclose(found[1], 0, atol=1e-6)
         np.testing.assert_allclose(found[:, 1], 0, atol=1e-6)
-        assert (np.diag(found)[[0, 2]] > 0.1).all()
+        assert (np.diag(found)[[0, 2]] > 0.05).all()
 
 
 def test_one_pass_is_every_baseline_alone(few):
