@@ -164,7 +164,7 @@ def main() -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     data = {
-        **environment(),
+        "environment": environment(),
         "memory": json.loads(own.stdout),
         "metrics": metrics_against_product(arguments.rounds),
         "invariance": one_side_against_both(max(3, arguments.rounds // 2)),

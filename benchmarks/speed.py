@@ -1,4 +1,4 @@
-"""The README's table of the offline stage: each figure beside its goal, met or missed."""
+"""The README's tables of speed: the offline stage, scores, analyses; each figure beside its goal."""
 
 from __future__ import annotations
 
@@ -42,6 +42,41 @@ def goal(what: str, measured: str, bound: float, command: str) -> str:
     sign = "≥" if bound > 0 else "≤"
     wanted = f"{sign} {abs(bound):g} {unit}{'' if met else ', **missed**'}"
     return row(what, measured, wanted, f"`benchmarks.{command}`")
+
+
+def evaluation() -> str:
+    """What scores and analyses cost."""
+    data = load("retrieval")
+    metrics, memory, suite = data["metrics"], data["memory"], data["invariance"]
+    n = f"{metrics['segments']:,}"
+    rows: list[Cells] = [
+        (
+            f"all metrics of {n} × {n} similarities under `{protocol}`, both directions, full gallery "
+            "and hubness, over one matrix product",
+            times(metrics[protocol]),
+            -8.0,
+        )
+        for protocol in ("paper", "strict")
+    ]
+    rows.append(
+        (
+            "… peak memory of the process that scores both",
+            f"{memory['peak_bytes'] / 1e9:.2f} GB",
+            -2.0,
+        )
+    )
+    rows += [
+        (
+            f"the invariance suite of `{arm}` ({suite[arm]['conditions']} conditions) against "
+            "embedding both sides every time",
+            times(suite[arm]),
+            1.5,
+        )
+        for arm in ("d0", "a4r", "d4a4")
+    ]
+    lines = ["| what | measured | goal | command |", "|---|---|---|---|"]
+    lines += [goal(*cells, "retrieval") for cells in rows]
+    return "\n".join([*lines, "", f"Measured on {machine(data)}."])
 
 
 def stage(data: dict[str, Any]) -> list[Cells]:

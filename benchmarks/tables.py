@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.cells import load, machine, row
-from benchmarks.speed import speed
+from benchmarks.evaluation_words import analyses, baselines, findings
+from benchmarks.speed import evaluation, speed
 from benchmarks.training_table import training
 from benchmarks.training_words import arms, choices, mechanisms
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.info import MEAN_NOTES_PER_SEGMENT, describe_registry
+from trainer.analyses.comparison import verdict
 from trainer.presets import preset_config
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +27,8 @@ DESCRIPTORS_PAGE = ROOT / "docs/descriptors.md"
 QUALITY_PAGE = ROOT / "docs/quality.md"
 CLUSTERS_PAGE = ROOT / "docs/clusters.md"
 TRAINING_PAGE = ROOT / "docs/training.md"
-PAGES = (README, DESCRIPTORS_PAGE, QUALITY_PAGE, CLUSTERS_PAGE, TRAINING_PAGE)
+EVALUATION_PAGE = ROOT / "docs/evaluation.md"
+PAGES = (README, DESCRIPTORS_PAGE, QUALITY_PAGE, CLUSTERS_PAGE, TRAINING_PAGE, EVALUATION_PAGE)
 SCORES = " and ".join(f"`python -m benchmarks.scores --name {c}`" for c in ("demo", "maps"))
 CORPORA = {"demo": "demo (rendered)", "maps": "real recordings (MAPS)"}
 
@@ -48,44 +51,63 @@ def filled(text: str) -> str:
 
 
 def scores() -> str:
-    """Arms beside the floor, both corpora, both protocols."""
-    lines = [
-        "| corpus | protocol | | S | R@1 audio → MIDI | R@1 MIDI → audio | chance of S |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    """Arms beside every floor, both corpora, both protocols."""
+    head = (
+        "corpus, scored, S strict, S paper, R@1 audio → MIDI, R@1 MIDI → audio, "
+        "without copies audio → MIDI, MIDI → audio, first of all segments"
+    )
+    columns = head.split(", ")
+    lines = [row(*columns), "|---" * len(columns) + "|"]
     notes = []
     for name, label in CORPORA.items():
         data = load(f"scores-{name}")
         test = data["splits"]["test"]
-        for protocol in ("paper", "strict"):
-            chance = data["floor"][protocol]["chance"]["R@10"]
-            for arm, summary in data["summary"].items():
-                s = summary[protocol]
-                cells = [spread(s[k]) for k in ("S", "a2m_R@1", "m2a_R@1")]
-                lines.append(row(label, protocol, f"`{arm}`", *cells, f"{chance:.3f}"))
-            floor = data["floor"][protocol]
-            low, high = floor["ci95"]["S"]
-            cells = [
-                f"{floor['S']:.3f} [{low:.3f}, {high:.3f}]",
-                f"{floor['a2m']['R@1']:.3f}",
-                f"{floor['m2a']['R@1']:.3f}",
-            ]
-            lines.append(row(label, protocol, "floor: `flux`", *cells, f"{chance:.3f}"))
+        keys = ("a2m_R@1", "m2a_R@1", "a2m_no_copy", "m2a_no_copy", "full_R@1")
+        for arm, s in data["summary"].items():
+            cells = [spread(s["strict"]["S"]), spread(s["paper"]["S"])]
+            cells += [spread(s["strict"][k]) for k in keys]
+            lines.append(row(label, f"`{arm}`", *cells))
+        for floor, found in data["floors"].items():
+            lines.append(row(label, f"floor: `{floor}`", *_floor(found)))
         runs = [r for arm in data["arms"].values() for r in arm]
         minutes = max(r["training_seconds"] for r in runs) / 60
-        intervals = "; ".join(interval(arm, found[0]) for arm, found in data["arms"].items())
-        floor_s = data["floor"]["strict"]["S"]
-        below = [f"`{a}`" for a, s in data["summary"].items() if s["strict"]["S"]["mean"] < floor_s]
+        strict = runs[0]["test"]["strict"]
+        alone = strict["no_copy"]["queries"] / strict["queries"]
         notes.append(
             f"* {label}: {data['splits']['train']['recordings']} recordings to train on, "
             f"{test['recordings']} to test ({test['segments']} segments, {test['compositions']} "
-            f"compositions never trained on), {runs[0]['preset']} preset, size {runs[0]['size']}, "
+            f"compositions never trained on; {alone:.0%} of the queries have no copy in their "
+            f"recording), {runs[0]['preset']} preset, size {runs[0]['size']}, "
             f"{runs[0]['updates']} updates, at most {minutes:.1f} minutes on {machine(data)}. "
-            f"95 % intervals of the first seed, strict: {intervals}. "
-            f"Below the floor under strict: {', '.join(below) or 'none'}."
+            f"Chance of S: {strict['chance']['R@10']:.3f}."
         )
+        notes += [f"  * {_difference(c)}" for c in data["differences"]["strict"]]
     notes.append(f"* Made by `make scores`: {SCORES}.")
     return "\n".join([*lines, "", *notes])
+
+
+def _floor(found: dict[str, Any]) -> list[str]:
+    strict, paper = found["strict"], found["paper"]
+    low, high = strict["ci95"]["S"]
+    sides = ("a2m", "m2a")
+    values = [paper["S"], *(strict[s]["R@1"] for s in sides)]
+    values += [strict["no_copy"][s]["R@1"] for s in sides]
+    values.append(min(strict["full"][s]["R@1"] for s in sides))
+    return [f"{strict['S']:.3f} [{low:.3f}, {high:.3f}]", *(f"{v:.3f}" for v in values)]
+
+
+def _difference(c: dict[str, Any]) -> str:
+    """What may be said of a pair of arms."""
+    m = c["found"]["S"]
+    low, high = m["ci95"]
+    seeds = " and ".join(map(str, reversed(c["found"]["seeds"])))
+    p = "" if m["p_seeds"] is None else f", p over seeds {m['p_seeds']:.2g}"
+    p += "" if m["smallest_p"] is None else f" (at least {m['smallest_p']:.2g} possible)"
+    return (
+        f"S strict of `{c['second']}` against `{c['first']}`: {m['difference']:+.3f} "
+        f"[{low:+.3f}, {high:+.3f}]{p}, p over queries {m['p_queries']:.2g}, seeds {seeds}, by "
+        f"{c['found']['unit']}: {verdict(m, c['found']['seeds'])}."
+    )
 
 
 def descriptors() -> str:
@@ -191,14 +213,7 @@ def spread(s: dict[str, Any]) -> str:
     """Mean over seeds and the range."""
     if s["seeds"] == 1:
         return f"{s['mean']:.3f} (one seed)"
-    return f"{s['mean']:.3f} ({s['low']:.3f}–{s['high']:.3f}, {s['seeds']} seeds)"
-
-
-def interval(arm: str, run: dict[str, Any]) -> str:
-    """The 95 % interval of one run, protocol strict."""
-    found = run["test"]["strict"]
-    low, high = found["ci95"]["S"]
-    return f"`{arm}` [{low:.3f}, {high:.3f}] by {found['ci_kind']}"
+    return f"{s['mean']:.3f} ({s['low']:.3f}–{s['high']:.3f})"
 
 
 def quality() -> str:
@@ -251,6 +266,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "budgets": budgets,
     "speed": speed,
     "training": training,
+    "evaluation": evaluation,
     "mechanisms": mechanisms,
     "arms": arms,
     "choices": choices,
@@ -259,6 +275,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "example": example,
     "quality": quality,
     "memory": memory,
+    "baselines": baselines,
+    "analyses": analyses,
+    "findings": findings,
 }
 
 

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pipeline.store import Store
+from trainer.retrieval.baselines import BASELINES
 
 ROOT = Path(__file__).parent.parent
 
@@ -116,6 +117,8 @@ def ok(done: subprocess.CompletedProcess[str]) -> str:
 FEATURES = "from pipeline.cli import main; main()"
 TRAIN = "from trainer.cli import train_main; train_main()"
 EVALUATE = "from trainer.cli import evaluate_main; evaluate_main()"
+ANALYZE = "from trainer.cli_analyses import analyze_main; analyze_main()"
+COMPARE = "from trainer.cli_analyses import compare_main; compare_main()"
 SMALL = ("--size", "tiny", "--epochs", 1, "--batches-per-epoch", 2, "--batch-size", 4,
          "--pool-size", 8)  # fmt: skip
 
@@ -180,6 +183,27 @@ def test_the_extra_features_builds_checks_and_reports(
     ok(run("features", FEATURES, "compositions", "--corpus", own_corpus))
     scored = ("--baseline", "flux", "--protocol", "paper", "--store", store, "--pool-size", 4)
     ok(run("features", EVALUATE, *scored))
+
+
+@pytest.mark.full
+def test_the_extra_analysis_analyses_and_the_base_says_what_is_missing(run, tmp_path: Path) -> None:
+    specs = tuple(
+        Spec(f"{split}-{i}", seconds=24.0, split=split, title=f"{split}, BWV {n}{i}")
+        for n, split in enumerate(("train", "validation"), 1)
+        for i in range(2)
+    )
+    store = build_quietly(corpus_of(make_corpus(tmp_path / "corpus", specs)), tmp_path / "s").store
+    given = ("--arm", "a4r", "--store", store.path, "--out", tmp_path, *SMALL)
+    found = json.loads(ok(run("features", TRAIN, *given, "--json")))
+    assert list(found["floors"]) == BASELINES.names()
+    folder = found["run"]
+    out = ("--out", tmp_path / "out")
+    done = run("features", ANALYZE, "cost", folder, *out)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
+    assert "pip install 'xmodal[analysis]'" in done.stderr
+    ok(run("analysis", ANALYZE, "all", folder, *out))
+    assert (tmp_path / "out/index.html").exists()
+    assert json.loads(ok(run("", COMPARE, folder, "--baseline", "flux", "--json")))
 
 
 @pytest.mark.full

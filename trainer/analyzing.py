@@ -24,7 +24,14 @@ from trainer.analyses.comparison import (
     grouped,
 )
 from trainer.analyses.contract import Table, Variant
-from trainer.analyses.driver import Outcome, analyze, draw, labels, save_figure
+from trainer.analyses.driver import (
+    Outcome,
+    analyze,
+    draw,
+    labels,
+    require_pictures,
+    save_figure,
+)
 from trainer.analyses.page import page
 from trainer.commands import BASELINE_FOLDER, store_of
 from trainer.devices import pick_device
@@ -57,6 +64,7 @@ def analyze_runs(
 ) -> None:
     """One analysis, or all of them and the page."""
     chosen = [a for _, a in ANALYSES.items()] if name == ALL else [ANALYSES.get(name)]
+    require_pictures()
     benches = _benches(paths, split, store_path, device, console, trains=name != ALL)
     outcomes: list[tuple[Outcome, Path | None]] = []
     with console.progress(f"{name} of {len(benches)} runs", len(chosen)) as update:
@@ -143,6 +151,8 @@ def compare_all(
             "all runs have one configuration but for the seed: there is nothing to compare them with; "
             "give runs of another arm, or --baseline NAME"
         )
+    if out is not None:
+        require_pictures()
     cache = first.run.path.parent / BASELINE_FOLDER
     parts, data = [], {}
     for protocol in protocols:

@@ -291,6 +291,7 @@ def floors(
 ) -> dict[str, list[dict[str, Any]]]:
     """Every baseline's record for each record, on the same pools; none where kernels are missing."""
     found: dict[str, list[dict[str, Any]]] = {}
+    missing: dict[str, list[str]] = {}
     for name in BASELINES:
         try:
             found[name] = [
@@ -306,7 +307,9 @@ def floors(
                 for record in records
             ]
         except MissingExtra as error:
-            say(f"no floor {name}: {error}")
+            missing.setdefault(str(error), []).append(name)
+    for reason, names in missing.items():
+        say(f"without the floors {', '.join(names)}: {reason}")
     return found
 
 

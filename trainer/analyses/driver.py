@@ -168,19 +168,24 @@ def draw(outcome: Outcome, folder: Path) -> Path | None:
     return path
 
 
-def save_figure(paint: Callable[[Figure], None], path: Path) -> None:
-    """A picture of what ``paint`` draws on an empty figure.
+def require_pictures() -> None:
+    """Refuse, before anything is measured, to go on without Matplotlib.
 
     Raises
     ------
     MissingExtra
-        when Matplotlib is not installed.
     """
     try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
+        import matplotlib  # noqa: F401
     except ImportError:
         raise MissingExtra("matplotlib", "analysis") from None
+
+
+def save_figure(paint: Callable[[Figure], None], path: Path) -> None:
+    """A picture of what ``paint`` draws on an empty figure."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     with mpl.rc_context({"font.size": 9, "axes.titlesize": 9, "axes.titlelocation": "left"}):
         figure = Figure(layout="constrained")
         paint(figure)

@@ -106,9 +106,7 @@ PREDICT: Mapping[str, Predict] = {"linear": predict_linear, "mlp": predict_mlp}
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """For many small steps: threads wait for each other longer than they work, above all on a busy
-    machine, and their number would show in the last digits.
-    """
+    """For many small steps, in which threads wait for each other longer than they work."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

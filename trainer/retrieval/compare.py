@@ -43,7 +43,7 @@ LEAST_SEEDS = 3
 EXCHANGES = 9999
 MOST_LABELLINGS = 20_000
 MUST_AGREE = ("protocol", "split", "store", "pool_hash")
-# 97.5 % quantiles of Student's t with 1 … 30 degrees of freedom; beyond, an expansion around the normal.
+# 97.5 % quantiles of t with 1 … 30 degrees of freedom; beyond, an expansion around the normal ones.
 T975 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
     2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,

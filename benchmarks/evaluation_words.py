@@ -1,0 +1,56 @@
+"""What docs/evaluation.md lists: floors and analyses from their registries, findings from results."""
+
+from __future__ import annotations
+
+from benchmarks.cells import load, machine, row
+from trainer.analyses import ANALYSES
+from trainer.retrieval.baselines import BASELINES
+
+
+def baselines() -> str:
+    """Every training-free floor."""
+    lines = ["| floor | compares |", "|---|---|"]
+    lines += [row(f"`{name}`", baseline.summary) for name, baseline in BASELINES.items()]
+    return "\n".join(lines)
+
+
+def analyses() -> str:
+    """Every analysis and its variants."""
+    lines = ["| analysis | asks | `paper` | `sound` |", "|---|---|---|---|"]
+    for name, analysis in ANALYSES.items():
+        variants = [analysis.variants.get(v, "—") for v in ("paper", "sound")]
+        lines.append(row(f"`{name}`", analysis.question, *variants))
+    return "\n".join(lines)
+
+
+def findings() -> str:
+    """The tables of the analyses of the demo's runs."""
+    data = load("analyses-demo")
+    parts = [
+        f"Runs of size {data['size']}, {data['updates']} updates, on the demo's {data['split']} split "
+        f"({data['segments']} segments, {data['recordings']} recordings), {machine(data)}: small "
+        "models and one rendered corpus. They show what the analyses do; of one seed each, they state "
+        "nothing about arms. `python -m benchmarks.analyses` measures them again."
+    ]
+    for name, analysis in ANALYSES.items():
+        tables = {t["variant"]: t for t in data["tables"] if t["analysis"] == name}
+        if not tables:
+            continue
+        parts.append(f"### {analysis.title}")
+        for variant, found in tables.items():
+            if (found["picture"] or "") != "":
+                parts.append(f"![{analysis.title}, {variant}](images/{found['picture']})")
+            lines = [row(*found["head"]), "|---" * len(found["head"]) + "|"]
+            lines += [row(*map(_cell, r)) for r in found["rows"]]
+            table = "\n".join(lines)
+            summary = f"`{variant}`: {len(found['rows'])} rows"
+            parts.append(f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>")
+    return "\n\n".join(parts)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
