@@ -57,7 +57,7 @@ from pipeline.corpora.rendering import midi_bytes, record
 from pipeline.corpora.scores import read_excerpt, score_file
 from pipeline.corpora.soundfont import soundfont_path
 
-VERSION = 1
+VERSION = 2  # 1 sounded other pitches than its notes: symusic did not read the zones' root keys
 DEMO_LICENCE = "compositions: public domain; encodings: music21, corpus/license.txt"
 CSV_NAME, RECORD_NAME = "demo.csv", "demo.json"
 COLUMNS = (

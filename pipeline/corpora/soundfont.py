@@ -2,8 +2,10 @@
 
 symusic's synthesiser (0.5.9) reads SoundFonts and plays their samples at any pitch, fast, but
 measured on TimGM6mb it **ignores velocity, volume envelopes and the pedal**: a note of velocity 1
-is as loud as one of velocity 127, loops for ever at one level and stops within 2 ms of its end. So
-it is used for what it does well, one tone of each key, and the rest is done here, per strike:
+is as loud as one of velocity 127, loops for ever at one level and stops within 2 ms of its end. Nor
+does it read the root keys of zones, without which every key sounds at another's pitch: it is given a
+SoundFont that has them elsewhere (:mod:`pipeline.corpora.soundfont_zones`). So it is used for what it
+does well, one tone of each key, and the rest is done here, per strike:
 
 - hammer: amplitude ``(velocity / 127) ** 2`` (the SoundFont standard's curve), and a soft strike is
   duller: a mixture of the tone and its low-pass at 900 Hz;
@@ -11,13 +13,16 @@ it is used for what it does well, one tone of each key, and the rest is done her
   every key's loudness is set to a smooth curve over the keyboard;
 - dampers: from the end of the note 60 dB in 0.5–0.2 s; the keys above F6 have none.
 
-A tone reaches 5 % of its peak 1–4 ms after the note-on at every key and program: no delay is
+A tone reaches 5 % of its peak 1–9 ms after the note-on (1–4 ms but for the keys 65 to 72): no delay is
 corrected.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import CorpusError, MissingExtra
+from pipeline.corpora.soundfont_zones import with_zone_roots
 
 Tone = NDArray[np.float32]
 
@@ -87,7 +93,29 @@ def play(
     numpy.ndarray
         float32 ``[channels, samples]``, not normalised; ends when the last damper has fallen.
     """
-    synthesizer = load_symusic().Synthesizer(str(soundfont_path()), sample_rate, 0)
+    with synthesizer_of(soundfont_path(), sample_rate) as synthesizer:
+        return _played(synthesizer, onset_s, end_s, pitch, velocity, program, sample_rate, mix)
+
+
+@contextlib.contextmanager
+def synthesizer_of(soundfont: Path, sample_rate: int) -> Iterator[Any]:
+    """The synthesiser of a SoundFont whose keys sound at their pitch."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / soundfont.name
+        path.write_bytes(with_zone_roots(soundfont.read_bytes()))
+        yield load_symusic().Synthesizer(str(path), sample_rate, 0)
+
+
+def _played(
+    synthesizer: Any,
+    onset_s: NDArray[np.float64],
+    end_s: NDArray[np.float64],
+    pitch: NDArray[np.int64],
+    velocity: NDArray[np.int64],
+    program: int,
+    sample_rate: int,
+    mix: NDArray[np.float32],
+) -> Tone:
     start = np.round(onset_s * sample_rate).astype(np.int64)
     held = np.round((end_s - onset_s) * sample_rate).astype(np.int64)
     damped = round(DAMPED_S * sample_rate)
