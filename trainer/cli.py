@@ -47,6 +47,14 @@ class Split(StrEnum):
     test = "test"
 
 
+class Part(StrEnum):
+    """What a score may be broken down by."""
+
+    composer = "composer"
+    recording = "recording"
+    density = "density"
+
+
 class Listing(StrEnum):
     """What ``--list`` shows."""
 
@@ -218,13 +226,16 @@ def train(
 
 @evaluate_app.command(
     epilog="Examples:  xmodal-evaluate runs/a4r-0123456789ab --split test   ·   xmodal-evaluate "
-    "runs/a4r-0123456789ab --protocol strict --save-embeddings out   ·   xmodal-evaluate --baseline "
+    "runs/a4r-0123456789ab --protocol strict --by composer   ·   xmodal-evaluate --baseline "
     "flux --store data/features/demo-0123456789ab"
 )
 def evaluate(
     run: Annotated[Path | None, typer.Argument(help="Folder of a run.", metavar="[RUN]")] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="Score a training-free baseline instead: flux.")
+        str | None,
+        typer.Option(
+            help="Score a training-free baseline instead: flux, cqt, chroma, chroma-dtw, a4, register."
+        ),
     ] = None,
     protocol: Annotated[
         list[str] | None, typer.Option(help="paper or strict; may be repeated. [default: both]")
@@ -241,6 +252,9 @@ def evaluate(
     ] = None,
     save_embeddings: Annotated[
         Path | None, typer.Option(help="Folder for audio.npy, midi.npy and segments.parquet.")
+    ] = None,
+    by: Annotated[
+        Part | None, typer.Option(help="Also show the parts of the scores, by this.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder of runs; baselines are kept in it.")] = RUNS,
     device: DeviceOption = "auto",
@@ -265,6 +279,7 @@ def evaluate(
                 seed,
                 pool_size,
                 save_embeddings,
+                by.value if by else None,
                 device,
                 console,
             )
@@ -272,7 +287,15 @@ def evaluate(
             raise UsageError("a baseline needs a store: --store DIR")
         else:
             commands.evaluate_baseline(
-                str(baseline), store, split.value, protocols, seed, pool_size, out, console
+                str(baseline),
+                store,
+                split.value,
+                protocols,
+                seed,
+                pool_size,
+                by.value if by else None,
+                out,
+                console,
             )
 
     with stop_signals_raise(REPEAT):

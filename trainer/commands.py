@@ -108,10 +108,11 @@ def evaluate_run(
     seed: int | None,
     pool_size: int | None,
     save_embeddings: Path | None,
+    by: str | None,
     device: str,
     console: Console,
 ) -> None:
-    """Score an existing run."""
+    """Score an existing run; ``by``: show its parts too."""
     run = open_run(path)
     if not run.finished:
         console.say(
@@ -129,7 +130,7 @@ def evaluate_run(
         pool_size=pool_size,
         save_embeddings=save_embeddings,
     )
-    _print_scores(run, records, store, pool_size or run.config.evaluation.pool_size, console)
+    _print_scores(run, records, store, pool_size or run.config.evaluation.pool_size, console, by)
 
 
 def evaluate_baseline(
@@ -139,6 +140,7 @@ def evaluate_baseline(
     protocols: Sequence[str],
     seed: int | None,
     pool_size: int | None,
+    by: str | None,
     out: Path,
     console: Console,
 ) -> None:
@@ -155,7 +157,8 @@ def evaluate_baseline(
             pool_size=pool_size or POOL_SIZE,
             progress=lambda done, total: update(done, ""),
         )
-    console.result({"scores": records}, scoring.table([(name, r) for r in records]))
+    rows = [(name, r) for r in records]
+    console.result({"scores": records}, scoring.table(rows) + _parts(rows, by))
 
 
 def export(
@@ -246,6 +249,7 @@ def _print_scores(
     store: Store,
     pool_size: int,
     console: Console,
+    by: str | None = None,
 ) -> None:
     """The run's lines, and under each every training-free floor on the same pools."""
     cache = run.path.parent / BASELINE_FOLDER
@@ -261,7 +265,13 @@ def _print_scores(
         above = [name for name, found in floors.items() if found[i]["S"] > record["S"]]
         if above:
             text += f"\n{record['protocol']}: below the training-free {', '.join(above)}"
+    text += _parts([(run.path.name, record) for record in records], by)
     console.result({"run": str(run.path), "scores": records, "floors": floors}, text)
+
+
+def _parts(rows: Sequence[tuple[str, dict[str, Any]]], by: str | None) -> str:
+    """Tables of the parts of scores, below the scores."""
+    return "".join(f"\n\n{scoring.parts_table(*row, by)}" for row in rows) if by else ""
 
 
 def _reporter(

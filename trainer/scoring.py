@@ -161,8 +161,9 @@ def read_scored(file: Path, name: str, seed: int | None) -> Scored:
         record = read_json(file.with_name(f"{file.name}.json"))
         table = pq.read_table(file.with_name(f"{file.name}.parquet"))
         columns = {n: table.column(n).to_numpy() for n in table.column_names}
+        _line(name, record), record["seed"], columns["a2m"]
         return Scored(name=name, seed=seed, record=record, columns=columns)
-    except (OSError, ValueError, KeyError, pa.ArrowException):
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         raise RunError(
             f"{name} has no evaluation {file.name}, or it does not read", kind="no-evaluation"
         ) from None
@@ -339,6 +340,19 @@ def _line(label: str, r: dict[str, Any]) -> str:
         f"{r['a2m']['R@10']:>9.3f} {r['m2a']['R@10']:>6.3f} {r['chance']['R@10']:>7.3f} "
         f"{r['queries']:>8}"
     )
+
+
+def parts_table(label: str, record: dict[str, Any], by: str) -> str:
+    """The parts of a score as aligned text, the lowest S first."""
+    parts = sorted(record["breakdown"][by].items(), key=lambda part: part[1]["S"])
+    width = max(len(by), *(len(name) for name, _ in parts))
+    head = f"{by:<{width}} {'queries':>8} {'S':>6} {'R@1 a→m':>8} {'m→a':>6}"
+    lines = [
+        f"{name:<{width}} {p['queries']:>8} {p['S']:>6.3f} {p['a2m']['R@1']:>8.3f} "
+        f"{p['m2a']['R@1']:>6.3f}"
+        for name, p in parts
+    ]
+    return "\n".join([f"{label}, {record['protocol']}", head, *lines])
 
 
 def check_protocols(protocols: Sequence[str], seed: int | None) -> None:

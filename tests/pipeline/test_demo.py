@@ -181,15 +181,17 @@ def test_audio_and_midi_agree_within_10_ms(corpus: Path, recording: Recording) -
     mono = samples.mean(axis=1)
     frames = np.round(np.arange(int(len(mono) / rate * 1000)) * rate / 1000).astype(int)  # 1 ms
     energy = np.add.reduceat(mono**2, frames) / np.diff(np.append(frames, len(mono)))
-    log_energy = np.log(np.sqrt(energy) + 1e-3)
-    flux = np.maximum(0, np.diff(log_energy, prepend=log_energy[0]))
+    # The 20 ms after a moment against the 20 ms before: longer than a period of most keys.
+    after = np.convolve(energy, np.ones(20))[19:]
+    level = np.log(after + 1e-4)
+    flux = np.maximum(0, level - np.concatenate([level[:1].repeat(20), level[:-20]]))
     strikes = np.zeros(len(flux))
     for note in read_midi(corpus / recording.midi_filename).notes:
         strikes[round(note.start * 1000)] = 1
     lags = np.arange(-100, 101)
     match = np.array([strikes[100:-100] @ flux[100 + lag : len(flux) - 100 + lag] for lag in lags])
     assert abs(lags[match.argmax()]) <= 10
-    assert match.max() > 3 * np.median(match), "a flat correlation would prove nothing"
+    assert match.max() > 2 * np.median(match), "a flat correlation would prove nothing"
 
 
 def test_two_performances_of_one_composition_differ(corpus: Path) -> None:

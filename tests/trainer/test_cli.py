@@ -36,7 +36,7 @@ TRAIN_FLAGS = {
 }  # fmt: skip
 EVALUATE_FLAGS = {
     "--baseline", "--protocol", "--split", "--store", "--seed", "--pool-size", "--save-embeddings",
-    "--out", "--device", "--json",
+    "--by", "--out", "--device", "--json",
 }  # fmt: skip
 
 
@@ -160,6 +160,11 @@ def test_floors_stand_beside_every_arm(trained: tuple[Path, dict[str, Any]]) -> 
     for line, (name, records) in zip(lines[2:], told["floors"].items(), strict=False):
         assert line.split()[:2] == ["floor:", name]
         assert f"{records[1]['S']:.3f}" in line
+    parts = program("xmodal-evaluate", folder, "--protocol", "strict", "--by", "recording").stdout
+    assert parts.startswith(done.stdout.rstrip())
+    shown = parts.rstrip().splitlines()[-len(told["scores"][1]["breakdown"]["recording"]) :]
+    names = {line.split()[0] for line in shown}
+    assert names == set(told["scores"][1]["breakdown"]["recording"])
     above = [name for name, records in told["floors"].items() if records[1]["S"] > score]
     assert lines[-1] == f"strict: below the training-free {', '.join(above)}" or not above
 
