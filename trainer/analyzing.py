@@ -13,7 +13,6 @@ from pipeline.base.errors import RunError, UsageError
 from pipeline.base.files import atomic_write, write_json
 from pipeline.base.html import number
 from pipeline.store.reader import Store
-from trainer import scoring
 from trainer.analyses import ANALYSES
 from trainer.analyses.bench import PROTOCOL_OF, Bench
 from trainer.analyses.comparison import (
@@ -33,10 +32,13 @@ from trainer.analyses.driver import (
     save_figure,
 )
 from trainer.analyses.page import page
-from trainer.commands import BASELINE_FOLDER, store_of
+from trainer.commands import store_of
 from trainer.devices import pick_device
+from trainer.floors import BASELINE_FOLDER, FLOOR, scored_baseline
+from trainer.records import common_seed
 from trainer.retrieval.baselines import BASELINES
 from trainer.run import open_run
+from trainer.scoring import scored_run
 
 ALL = "all"
 VARIANTS: tuple[Variant, ...] = ("paper", "sound")
@@ -106,21 +108,21 @@ def write_page(
     size = first.run.config.evaluation.pool_size
     for variant in variants:
         protocol = PROTOCOL_OF[variant]
-        seed = scoring.common_seed(protocol)
+        seed = common_seed(protocol)
         for bench, label in zip(benches, labels(benches), strict=True):
-            found = scoring.scored_run(
+            found = scored_run(
                 bench.run, bench.store, bench.split, protocol, device=device, seed=seed
             )
             scores.append((label, dict(found.record)))
         for name in BASELINES:
-            floor = scoring.scored_baseline(
+            floor = scored_baseline(
                 name, first.store, first.split, protocol, cache=cache, pool_size=size
             )
             scores.append((f"floor: {name}", dict(floor.record)))
         runs = [bench.run for bench in benches]
         comparisons = compare_runs(
             runs, first.store, first.split, protocol,
-            baselines=[scoring.FLOOR], cache=cache, device=device,
+            baselines=[FLOOR], cache=cache, device=device,
         )  # fmt: skip
         picture = out / f"differences-{protocol}.png"
         save_figure(partial(draw_comparison, comparisons), picture)

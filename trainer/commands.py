@@ -18,11 +18,13 @@ from trainer.config import BudgetConfig
 from trainer.devices import pick_device
 from trainer.estimate import estimate
 from trainer.export import export_run
+from trainer.floors import BASELINE_FOLDER, floors_beside, score_baseline
 from trainer.mechanisms import MECHANISMS
 from trainer.model import build_model, parameter_inventory
 from trainer.parallel import is_first
 from trainer.plan import RunRequest, plan_run
 from trainer.presets import preset_config
+from trainer.records import parts_table, table
 from trainer.request import settings_of
 from trainer.resolve import with_pairs
 from trainer.retrieval.pools import POOL_SIZE
@@ -30,7 +32,6 @@ from trainer.run import Run, open_run
 from trainer.training import train
 
 BOTH = ("paper", "strict")
-BASELINE_FOLDER = "baselines"
 MODELS = Path("models")
 
 
@@ -147,7 +148,7 @@ def evaluate_baseline(
     """Score a training-free baseline."""
     store = Store.open(store_path)
     with console.progress(f"{name} features", len(store.segments.of_split(split))) as update:
-        records = scoring.score_baseline(
+        records = score_baseline(
             name,
             store,
             split,
@@ -158,7 +159,7 @@ def evaluate_baseline(
             progress=lambda done, total: update(done, ""),
         )
     rows = [(name, r) for r in records]
-    console.result({"scores": records}, scoring.table(rows) + _parts(rows, by))
+    console.result({"scores": records}, table(rows) + _parts(rows, by))
 
 
 def export(
@@ -253,12 +254,12 @@ def _print_scores(
 ) -> None:
     """The run's lines, and under each every training-free floor on the same pools."""
     cache = run.path.parent / BASELINE_FOLDER
-    floors = scoring.floors(records, store, cache, pool_size, console.say)
+    floors = floors_beside(records, store, cache, pool_size, console.say)
     rows: list[tuple[str, dict[str, Any]]] = []
     for i, record in enumerate(records):
         rows.append((run.path.name, record))
         rows += [(f"  floor: {name}", found[i]) for name, found in floors.items()]
-    text = scoring.table(rows)
+    text = table(rows)
     if run.leaks:
         text += "\nno retrieval scores: this arm is given the item that it is asked to find"
     for i, record in enumerate(records):
@@ -271,7 +272,7 @@ def _print_scores(
 
 def _parts(rows: Sequence[tuple[str, dict[str, Any]]], by: str | None) -> str:
     """Tables of the parts of scores, below the scores."""
-    return "".join(f"\n\n{scoring.parts_table(*row, by)}" for row in rows) if by else ""
+    return "".join(f"\n\n{parts_table(*row, by)}" for row in rows) if by else ""
 
 
 def _reporter(

@@ -11,9 +11,11 @@ from pipeline.base.config import digest, to_plain
 from pipeline.store.reader import Store
 from trainer.analyses import pictures
 from trainer.analyses.contract import Plain, Table
+from trainer.floors import scored_baseline
+from trainer.records import common_seed
 from trainer.retrieval.compare import LEAST_SEEDS, METRICS, Scored, compare
 from trainer.run import Run
-from trainer.scoring import common_seed, scored_baseline, scored_run
+from trainer.scoring import scored_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

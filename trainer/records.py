@@ -1,0 +1,113 @@
+"""Evaluations as they lie on the disk and as people read them.
+
+``<protocol>-<split>.json`` is the record of one evaluation; the ``.parquet`` beside it has the ranks
+of every query, from which comparisons are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.base.errors import ConfigError, RunError
+from pipeline.base.files import atomic_write, read_json, write_json
+from trainer.retrieval.compare import Scored
+from trainer.retrieval.evaluate import Scores
+from trainer.retrieval.pools import PAPER_SEED
+from trainer.retrieval.protocols import PROTOCOLS
+
+
+def file_name(
+    protocol: str, split: str, seed: int | None = None, pool_size: int | None = None
+) -> str:
+    """Of an evaluation; other pools than the run's own never take the place of its scores."""
+    asked = {"seed": seed, "pool": pool_size}
+    return f"{protocol}-{split}" + "".join(f"-{k}{v}" for k, v in asked.items() if v is not None)
+
+
+def write_scores(file: Path, record: Mapping[str, Any], scores: Scores) -> None:
+    """``<file>.json``, and before it ``<file>.parquet``: the ranks of every query."""
+    table = pa.table({name: pa.array(column) for name, column in scores.per_query().items()})
+    with atomic_write(file.with_name(f"{file.name}.parquet")) as handle:
+        pq.write_table(table, handle)
+    write_json(file.with_name(f"{file.name}.json"), record)
+
+
+def read_scored(file: Path, name: str, seed: int | None) -> Scored:
+    """What was written to ``<file>.json`` and ``.parquet``, for comparing.
+
+    Raises
+    ------
+    RunError
+        when there is no such evaluation.
+    """
+    try:
+        record = read_json(file.with_name(f"{file.name}.json"))
+        table = pq.read_table(file.with_name(f"{file.name}.parquet"))
+        columns = {n: table.column(n).to_numpy() for n in table.column_names}
+        _line(name, record), record["seed"], columns["a2m"]
+        return Scored(name=name, seed=seed, record=record, columns=columns)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+        raise RunError(
+            f"{name} has no evaluation {file.name}, or it does not read", kind="no-evaluation"
+        ) from None
+
+
+def check_protocols(protocols: Sequence[str], seed: int | None) -> None:
+    """Refuse, before anything is embedded, an unknown protocol or a seed for pools that have none."""
+    for name in protocols:
+        if not PROTOCOLS.get(name).seeded and seed is not None:
+            raise ConfigError(
+                f"--seed {seed}: the {name} protocol has one fixed set of pools; leave --seed out, or "
+                "name another --protocol"
+            )
+
+
+def common_seed(protocol: str) -> int | None:
+    """The seed of pools that runs of any training seed are compared on."""
+    return PAPER_SEED if PROTOCOLS.get(protocol).seeded else None
+
+
+def pool_seed(protocol: str, given: int | None, default: int) -> int | None:
+    """Only protocols whose pools may be drawn with any seed are given one."""
+    return (default if given is None else given) if PROTOCOLS.get(protocol).seeded else given
+
+
+def table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
+    """Records as aligned text, one line each."""
+    head = (
+        f"{'':<28} {'protocol':<8} {'split':<10} {'S':>6} {'95 % interval':>16} "
+        f"{'R@1 a→m':>8} {'m→a':>6} {'no copy':>8} {'m→a':>6} {'R@10 a→m':>9} {'m→a':>6} "
+        f"{'chance':>7} {'queries':>8}"
+    )
+    return "\n".join([head, *(_line(label, record) for label, record in rows)])
+
+
+def _line(label: str, r: dict[str, Any]) -> str:
+    interval = r["ci95"]["S"]
+    shown = f"{interval[0]:.3f} – {interval[1]:.3f}" if interval else "—"
+    alone = [(r["no_copy"] or {}).get(side, {}).get("R@1") for side in ("a2m", "m2a")]
+    first, second = ("—" if x is None else f"{x:.3f}" for x in alone)
+    return (
+        f"{label:<28.28} {r['protocol']:<8} {r['split']:<10} {r['S']:>6.3f} {shown:>16} "
+        f"{r['a2m']['R@1']:>8.3f} {r['m2a']['R@1']:>6.3f} {first:>8} {second:>6} "
+        f"{r['a2m']['R@10']:>9.3f} {r['m2a']['R@10']:>6.3f} {r['chance']['R@10']:>7.3f} "
+        f"{r['queries']:>8}"
+    )
+
+
+def parts_table(label: str, record: dict[str, Any], by: str) -> str:
+    """The parts of a score as aligned text, the lowest S first."""
+    parts = sorted(record["breakdown"][by].items(), key=lambda part: part[1]["S"])
+    width = max(len(by), *(len(name) for name, _ in parts))
+    head = f"{by:<{width}} {'queries':>8} {'S':>6} {'R@1 a→m':>8} {'m→a':>6}"
+    lines = [
+        f"{name:<{width}} {p['queries']:>8} {p['S']:>6.3f} {p['a2m']['R@1']:>8.3f} "
+        f"{p['m2a']['R@1']:>6.3f}"
+        for name, p in parts
+    ]
+    return "\n".join([f"{label}, {record['protocol']}", head, *lines])
