@@ -1,7 +1,7 @@
 """Analyses of trained runs, each the published way and a sound way.
 
-Rooms, from the bottom up: ``contract`` (what an analysis is) · ``bench`` (a run, a split, embeddings
-and scores made once) · ``replacements``, ``perturbations``, ``shifts`` (what is done to inputs),
+Rooms, from the bottom up: ``bench`` (a run, a split, embeddings and scores made once) · ``contract``
+(what an analysis is) · ``replacements``, ``perturbations``, ``shifts`` (what is done to inputs),
 ``layers``, ``geometry``, ``targets``, ``regression``, ``projections`` (what is measured) · one file
 per analysis · ``driver`` (measured condition by condition, kept, drawn) · ``comparison`` · ``page``.
 """

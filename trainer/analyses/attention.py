@@ -42,7 +42,7 @@ from trainer.analyses.contract import (
 from trainer.attention import Attention, ScoreBias
 from trainer.batch import Batch, Tokens, frame_times
 from trainer.devices import matmul_precision
-from trainer.encoders.heads import ProjectionHead
+from trainer.encoders.flow import Onlooker
 from trainer.mechanisms import Mechanism
 from trainer.retrieval.intervals import resampled_means, units_of
 
@@ -119,41 +119,26 @@ class AttentionMaps(Analysis):
             pictures.quiet(axes, grid=None)
 
 
-class Listener:
-    """A guest that changes nothing and remembers the sequence as the mechanism finds it."""
+class Listener(Onlooker):
+    """Remembers the sequence before any mechanism replaces it, and what the layers run on.
 
-    slot = "listener"
+    It must be the first guest; ``sequence`` is what it finds before, ``layers`` what it finds there.
+    """
 
-    def __init__(self) -> None:
-        self.tokens: Tokens | None = None
-
-    def on_tokens(self, tokens: Tokens, batch: Batch) -> Tokens:
-        """Pass on."""
-        return tokens
+    sequence: Tokens
+    layers: Tokens
 
     def on_sequence(
         self, tokens: Tokens, batch: Batch, positions: Callable[[Tokens], Tokens]
     ) -> Tokens:
         """Remember."""
-        self.tokens = tokens
+        self.sequence = tokens
         return tokens
 
     def score_bias(self, tokens: Tokens, batch: Batch) -> ScoreBias | None:
-        """Remember what the layers run on."""
-        self.tokens = tokens
+        """Remember."""
+        self.layers = tokens
         return None
-
-    def after_layer(self, x_BTC: Tensor, layer: int, tokens: Tokens, batch: Batch) -> Tensor:
-        """Pass on."""
-        return x_BTC
-
-    def head(self, own: ProjectionHead) -> ProjectionHead:
-        """Pass on."""
-        return own
-
-    def in_head(self, hidden: Tensor, layer: int, batch: Batch) -> Tensor:
-        """Pass on."""
-        return hidden
 
 
 class Look:
@@ -161,7 +146,7 @@ class Look:
 
     @torch.no_grad()
     def __init__(self, bench: Bench, mechanism: Mechanism, batch: Batch) -> None:
-        listener, before = Listener(), Listener()
+        listener = Listener()
         side = mechanism.host.side
         encoder = {"audio": bench.model.audio, "midi": bench.model.midi}[side]
         guests = bench.model.arm_mechanisms(side)
@@ -173,26 +158,24 @@ class Look:
         ]
         try:
             with matmul_precision(bench.run.config.precision):
-                encoder(batch, [_Before(before), *guests, listener])
+                encoder(batch, [listener, *guests])
         finally:
             for handle in handles:
                 handle.remove()
-        assert before.tokens is not None
-        assert listener.tokens is not None
         own = self._own_times(mechanism, batch)
         self.key_padding: Tensor | None
         if mechanism.slot == "scores":
             self.kind = "bias"
-            bias = mechanism.score_bias(listener.tokens, batch)
+            bias = mechanism.score_bias(listener.layers, batch)
             assert bias is not None
             self.weights_BTU = bias.dense().mean(dim=1)
-            self.query_BT = self.key_BU = listener.tokens.time_BT
-            self.key_padding = self.query_padding = listener.tokens.padding_BT
+            self.query_BT = self.key_BU = listener.layers.time_BT
+            self.key_padding = self.query_padding = listener.layers.padding_BT
             return
         self.kind = "weights"
         module, args = caught[0]
         self.weights_BTU = module.weights(*args).mean(dim=1)
-        tokens, padding = before.tokens.time_BT, before.tokens.padding_BT
+        tokens, padding = listener.sequence.time_BT, listener.sequence.padding_BT
         notes = batch.padding_BN if mechanism.descriptor.axis == "note" else None
         if mechanism.replaces:
             self.query_BT, self.key_BU = own, tokens
@@ -219,24 +202,6 @@ class Look:
             keep = ~self.key_padding[row]
             weights, key = weights[:, keep], key[keep]
         return weights.float().cpu(), query.float().cpu(), key.float().cpu()
-
-
-class _Before(Listener):
-    """Hears the sequence before any mechanism, and not what the layers run on."""
-
-    def __init__(self, listener: Listener) -> None:
-        self._listener = listener
-
-    def on_sequence(
-        self, tokens: Tokens, batch: Batch, positions: Callable[[Tokens], Tokens]
-    ) -> Tokens:
-        """Tell the other one."""
-        self._listener.tokens = tokens
-        return tokens
-
-    def score_bias(self, tokens: Tokens, batch: Batch) -> ScoreBias | None:
-        """Nothing."""
-        return None
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from pipeline.base.config import digest
 from pipeline.base.files import atomic_write, read_json, sha256_file, write_json
 from pipeline.descriptors.contract import Side
 from pipeline.store.reader import Store
-from trainer.analyses.contract import AnalysisError, Plain, Variant
+from trainer.analyses.errors import AnalysisError, Plain, Variant
 from trainer.batch import Batch
 from trainer.cache import ResidentStore, fingerprints
 from trainer.checkpoint import MODEL

@@ -11,30 +11,21 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pipeline.base.errors import EXIT_DATA, XmodalError
 from pipeline.base.registry import Registry
+from trainer.analyses.bench import Bench
+from trainer.analyses.errors import AnalysisError, Plain, Variant
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from trainer.analyses.bench import Bench
-
-Variant = Literal["paper", "sound"]
-Plain = dict[str, Any]
 Condition = Callable[[str, Callable[[], Plain]], Plain]
 
-
-class AnalysisError(XmodalError):
-    """A question that this run, or this store, cannot be asked.
-
-    Kinds: ``too-few`` (recordings or segments), ``inapplicable`` (the arm has nothing to ask about),
-    ``unverified`` (a condition did not do to the model's input what it says).
-    """
-
-    exit_code = EXIT_DATA
-    kind = "analysis"
+__all__ = [
+    "ANALYSES", "Analysis", "AnalysisError", "Condition", "Finding", "Plain", "Table", "Variant",
+    "register",
+]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,20 +6,18 @@ Shape suffixes: B batch, T tokens, C channels.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
 from trainer.analyses.bench import Bench, FloatArray
-from trainer.attention import ScoreBias
 from trainer.batch import Batch, Tokens
 from trainer.embed import over_batches
-from trainer.encoders.heads import ProjectionHead
+from trainer.encoders.flow import Onlooker
 
 
-class LayerMeans:
+class LayerMeans(Onlooker):
     """A guest of an encoder that keeps every layer's mean over tokens, and changes nothing.
 
     ``padding``: whether padding counts, as it does in the reference.
@@ -31,20 +29,6 @@ class LayerMeans:
         self.padding = padding
         self.means: list[Tensor] = []
 
-    def on_tokens(self, tokens: Tokens, batch: Batch) -> Tokens:
-        """As they are."""
-        return tokens
-
-    def on_sequence(
-        self, tokens: Tokens, batch: Batch, positions: Callable[[Tokens], Tokens]
-    ) -> Tokens:
-        """As they are."""
-        return tokens
-
-    def score_bias(self, tokens: Tokens, batch: Batch) -> ScoreBias | None:
-        """None."""
-        return None
-
     def after_layer(self, x_BTC: Tensor, layer: int, tokens: Tokens, batch: Batch) -> Tensor:
         """Keep the mean."""
         x = x_BTC.float()
@@ -55,14 +39,6 @@ class LayerMeans:
             kept = x.masked_fill(~keep_BT1, 0).sum(dim=1)
             self.means.append(kept / keep_BT1.sum(dim=1).clamp(min=1))
         return x_BTC
-
-    def head(self, own: ProjectionHead) -> ProjectionHead:
-        """The encoder's own."""
-        return own
-
-    def in_head(self, hidden: Tensor, layer: int, batch: Batch) -> Tensor:
-        """As it is."""
-        return hidden
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)

@@ -38,6 +38,41 @@ class Guest(Protocol):
     def in_head(self, hidden: Tensor, layer: int, batch: Batch) -> Tensor: ...  # noqa: D102
 
 
+class Onlooker:
+    """A guest that changes nothing; what looks on overrides the hooks that it looks from.
+
+    ``slot`` is ``layers`` where layers' outputs are wanted: padded sequences then run unpacked.
+    """
+
+    slot: str = "onlooker"
+
+    def on_tokens(self, tokens: Tokens, batch: Batch) -> Tokens:
+        """As they are."""
+        return tokens
+
+    def on_sequence(
+        self, tokens: Tokens, batch: Batch, positions: Callable[[Tokens], Tokens]
+    ) -> Tokens:
+        """As they are."""
+        return tokens
+
+    def score_bias(self, tokens: Tokens, batch: Batch) -> ScoreBias | None:
+        """None."""
+        return None
+
+    def after_layer(self, x_BTC: Tensor, layer: int, tokens: Tokens, batch: Batch) -> Tensor:
+        """As it is."""
+        return x_BTC
+
+    def head(self, own: ProjectionHead) -> ProjectionHead:
+        """The encoder's own."""
+        return own
+
+    def in_head(self, hidden: Tensor, layer: int, batch: Batch) -> Tensor:
+        """As it is."""
+        return hidden
+
+
 def encode(
     batch: Batch,
     tokens: Tokens,
