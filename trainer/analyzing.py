@@ -34,7 +34,7 @@ from trainer.analyses.driver import (
 from trainer.analyses.page import page
 from trainer.commands import store_of
 from trainer.devices import pick_device
-from trainer.floors import BASELINE_FOLDER, FLOOR, scored_baseline
+from trainer.floors import BASELINE_FOLDER, FLOOR, Floor
 from trainer.records import common_seed
 from trainer.retrieval.baselines import BASELINES
 from trainer.run import open_run
@@ -106,6 +106,10 @@ def write_page(
     scores: list[tuple[str, dict[str, Any]]] = []
     compared: list[tuple[str, Table, Path | None]] = []
     size = first.run.config.evaluation.pool_size
+    floors = {
+        name: Floor(name, first.store, first.split, cache=cache, pool_size=size)
+        for name in BASELINES
+    }
     for variant in variants:
         protocol = PROTOCOL_OF[variant]
         seed = common_seed(protocol)
@@ -115,9 +119,7 @@ def write_page(
             )
             scores.append((label, dict(found.record)))
         for name in BASELINES:
-            floor = scored_baseline(
-                name, first.store, first.split, protocol, cache=cache, pool_size=size
-            )
+            floor = floors[name].scored(protocol, seed)
             scores.append((f"floor: {name}", dict(floor.record)))
         runs = [bench.run for bench in benches]
         comparisons = compare_runs(

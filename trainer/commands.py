@@ -18,13 +18,13 @@ from trainer.config import BudgetConfig
 from trainer.devices import pick_device
 from trainer.estimate import estimate
 from trainer.export import export_run
-from trainer.floors import BASELINE_FOLDER, floors_beside, score_baseline
+from trainer.floors import BASELINE_FOLDER, Floor, floors_beside
 from trainer.mechanisms import MECHANISMS
 from trainer.model import build_model, parameter_inventory
 from trainer.parallel import is_first
 from trainer.plan import RunRequest, plan_run
 from trainer.presets import preset_config
-from trainer.records import parts_table, table
+from trainer.records import check_protocols, parts_table, table
 from trainer.request import settings_of
 from trainer.resolve import with_pairs
 from trainer.retrieval.pools import POOL_SIZE
@@ -148,16 +148,16 @@ def evaluate_baseline(
     """Score a training-free baseline."""
     store = Store.open(store_path)
     with console.progress(f"{name} features", len(store.segments.of_split(split))) as update:
-        records = score_baseline(
+        check_protocols(protocols, seed)
+        floor = Floor(
             name,
             store,
             split,
-            protocols,
             cache=out / BASELINE_FOLDER,
-            seed=seed,
             pool_size=pool_size or POOL_SIZE,
             progress=lambda done, total: update(done, ""),
         )
+        records = [dict(floor.scored(protocol, seed).record) for protocol in protocols]
     rows = [(name, r) for r in records]
     console.result({"scores": records}, table(rows) + _parts(rows, by))
 

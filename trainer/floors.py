@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.base.config import digest
 from pipeline.base.errors import MissingExtra, RunError
@@ -25,86 +30,75 @@ BASELINE_FOLDER = "baselines"
 RECORD_SCHEMA = 2
 
 
-def score_baseline(
-    name: str,
-    store: Store,
-    split: str,
-    protocols: Sequence[str],
-    *,
-    cache: Path,
-    seed: int | None = None,
-    pool_size: int = POOL_SIZE,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Score a training-free baseline, or read what it scored before on the same store."""
-    return [
-        dict(scored.record)
-        for scored in _baseline(name, store, split, protocols, cache, seed, pool_size, progress)
-    ]
+class Floor:
+    """One baseline on one split of a store; its features are computed when they are first needed.
 
+    Parameters
+    ----------
+    name : of the baseline
+    cache : folder in which scores are kept
+    progress : called with (segments done, segments in all) while features are computed
+    """
 
-def scored_baseline(
-    name: str,
-    store: Store,
-    split: str,
-    protocol: str,
-    *,
-    cache: Path,
-    seed: int | None = None,
-    pool_size: int = POOL_SIZE,
-) -> Scored:
-    """As :func:`score_baseline`, with every query's ranks."""
-    return _baseline(name, store, split, [protocol], cache, seed, pool_size, None)[0]
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        split: str,
+        *,
+        cache: Path,
+        pool_size: int = POOL_SIZE,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.name, self.store, self.split = name, store, split
+        self.pool_size, self.progress = pool_size, progress
+        settings = {
+            "schema": RECORD_SCHEMA,
+            "version": BASELINES.get(name).version,
+            "store": store.identity,
+            "compositions": store.grouping,
+            "baseline": name,
+            "pool_size": pool_size,
+        }
+        self.folder = cache / f"{name}-{digest(settings)}"
 
+    @cached_property
+    def similarities(self) -> tuple[Similarity, Similarity]:
+        """Audio → MIDI and MIDI → audio."""
+        features = embed_baseline(self.name, self.store, self.split, self.progress)
+        return BASELINES.get(self.name).similarities(*features)
 
-def _baseline(
-    name: str,
-    store: Store,
-    split: str,
-    protocols: Sequence[str],
-    cache: Path,
-    seed: int | None,
-    pool_size: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[Scored]:
-    check_protocols(protocols, seed)
-    baseline = BASELINES.get(name)
-    settings = {
-        "schema": RECORD_SCHEMA,
-        "version": baseline.version,
-        "store": store.identity,
-        "compositions": store.grouping,
-        "baseline": name,
-        "seed": seed,
-        "pool_size": pool_size,
-    }
-    folder = cache / f"{name}-{digest(settings)}"
-    similarities: tuple[Similarity, Similarity] | None = None
-    found = []
-    for protocol in protocols:
-        file = folder / file_name(protocol, split)
-        try:
-            found.append(read_scored(file, name, None))
-            continue
-        except RunError:
-            pass
+    def scored(self, protocol: str, seed: int | None = None) -> Scored:
+        """Its scores under a protocol, read where they were made before.
+
+        ``seed``: of the paper protocol's pools; default: the protocol's own.
+        """
+        check_protocols([protocol], seed)
+        seed = pool_seed(protocol, seed, PROTOCOLS.get(protocol).seed)
+        file = self.folder / file_name(protocol, self.split, seed)
+        with contextlib.suppress(RunError):
+            return read_scored(file, self.name, None)
         started = time.perf_counter()
-        if similarities is None:
-            similarities = baseline.similarities(*embed_baseline(name, store, split, progress))
-        gallery = Gallery.from_store(store, split)
+        gallery, copied = _split(self.store, self.split)
         scores = score_similarities(
-            *similarities,
+            *self.similarities,
             gallery,
             protocol,
-            seed=pool_seed(protocol, seed, PROTOCOLS.get(protocol).seed),
-            pool_size=pool_size,
-            copied=has_copy(store, gallery),
+            seed=seed,
+            pool_size=self.pool_size,
+            copied=copied,
         )
         seconds = time.perf_counter() - started
-        record = scores.record() | {"run": name, "store": store.name, "seconds": seconds}
+        record = scores.record() | {"run": self.name, "store": self.store.name, "seconds": seconds}
         write_scores(file, record, scores)
-        found.append(read_scored(file, name, None))
-    return found
+        return read_scored(file, self.name, None)
+
+
+@lru_cache(maxsize=4)
+def _split(store: Store, split: str) -> tuple[Gallery, npt.NDArray[np.bool_]]:
+    """What all floors of a split share: its gallery, and which segments have copies."""
+    gallery = Gallery.from_store(store, split)
+    return gallery, has_copy(store, gallery)
 
 
 def floors_beside(
@@ -117,22 +111,31 @@ def floors_beside(
     """Every baseline's record for each record, on the same pools; none where kernels are missing."""
     found: dict[str, list[dict[str, Any]]] = {}
     missing: dict[str, list[str]] = {}
+    split = records[0]["split"]
     for name in BASELINES:
+        floor = Floor(
+            name, store, split, cache=cache, pool_size=pool_size, progress=_telling(name, say)
+        )
         try:
             found[name] = [
-                score_baseline(
-                    name,
-                    store,
-                    record["split"],
-                    [record["protocol"]],
-                    cache=cache,
-                    seed=pool_seed(record["protocol"], None, record["seed"]),
-                    pool_size=pool_size,
-                )[0]
-                for record in records
+                dict(floor.scored(r["protocol"], pool_seed(r["protocol"], None, r["seed"])).record)
+                for r in records
             ]
         except MissingExtra as error:
             missing.setdefault(str(error), []).append(name)
     for reason, names in missing.items():
         say(f"without the floors {', '.join(names)}: {reason}")
     return found
+
+
+def _telling(name: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Progress as a line at the start and every thousand segments."""
+    told = -1
+
+    def progress(done: int, total: int) -> None:
+        nonlocal told
+        if done // 1000 > told:
+            told = done // 1000
+            say(f"floor {name}, made once for this store: {done:,} of {total:,} segments")
+
+    return progress

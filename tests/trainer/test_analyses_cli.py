@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from browser import open_page
 from typer.main import get_command
+from typer.testing import CliRunner, Result
 
 from pipeline.store import Store
 from trainer.analyses import ANALYSES
+from trainer.cli import train_app
 from trainer.cli_analyses import analyze_app, compare_app
 
 ANALYZE_FLAGS = {
@@ -43,6 +45,9 @@ SMALL = (
 )
 
 
+APPS = {"xmodal-train": train_app, "xmodal-analyze": analyze_app, "xmodal-compare": compare_app}
+
+
 def program(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     path = Path(sys.executable).parent / name
     return subprocess.run(
@@ -50,9 +55,14 @@ def program(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+def here(name: str, *arguments: object) -> Result:
+    """The same within this process, which has imported everything already."""
+    return CliRunner().invoke(APPS[name], list(map(str, arguments)))
+
+
 def answer(name: str, *arguments: object) -> Any:
-    done = program(name, *arguments, "--json")
-    assert done.returncode == 0, done.stderr
+    done = here(name, *arguments, "--json")
+    assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
 
 
@@ -98,6 +108,7 @@ def test_every_analysis_is_listed_with_its_variants() -> None:
     assert all(set(v) == {"paper", "sound"} for n, v in listed.items() if n != "attention")
 
 
+@pytest.mark.full
 def test_one_analysis_leaves_numbers_and_a_picture(runs: list[Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     told = answer("xmodal-analyze", "ablation", runs[1], "--variant", "sound", "--out", out)
@@ -113,14 +124,16 @@ def test_one_analysis_leaves_numbers_and_a_picture(runs: list[Path], tmp_path: P
     assert (out / "ablation-sound.png").read_bytes() == picture
 
 
+@pytest.mark.full
 def test_a_run_that_cannot_be_asked_is_named(runs: list[Path], tmp_path: Path) -> None:
-    done = program("xmodal-analyze", "ablation", runs[0], "--out", tmp_path)
-    assert done.returncode == 3
+    done = here("xmodal-analyze", "ablation", runs[0], "--out", tmp_path)
+    assert done.exit_code == 3
     assert "the arm d0 reads no descriptor" in done.stderr
     both = answer("xmodal-analyze", "ablation", *runs, "--variant", "paper", "--out", tmp_path)
     assert list(both["analyses"][0]["refused"]) == ["d0"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -137,12 +150,13 @@ def test_a_users_error_is_one_line(
 ) -> None:
     places = {"run": runs[1], "nowhere": tmp_path / "nowhere"}
     given = [a.format(**places) for a in arguments]
-    done = program("xmodal-analyze", *given, "--out", tmp_path)
-    assert done.returncode == code, done.stderr
+    done = here("xmodal-analyze", *given, "--out", tmp_path)
+    assert done.exit_code == code, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.full
 def test_an_unfinished_run_is_refused(runs: list[Path], tmp_path: Path) -> None:
     copy = tmp_path / runs[1].name
     copy.mkdir()
@@ -150,11 +164,12 @@ def test_an_unfinished_run_is_refused(runs: list[Path], tmp_path: Path) -> None:
     (copy / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
     for name in ("xmodal-analyze", "xmodal-compare"):
         given = ("ablation", copy) if name == "xmodal-analyze" else (copy,)
-        done = program(name, *given)
-        assert done.returncode == 3
+        done = here(name, *given)
+        assert done.exit_code == 3
         assert "is not finished" in done.stderr
 
 
+@pytest.mark.full
 def test_arms_are_compared_and_one_seed_states_nothing(runs: list[Path], tmp_path: Path) -> None:
     told = answer("xmodal-compare", *runs, "--baseline", "flux", "--out", tmp_path)
     assert set(told) == {"paper", "strict"}
@@ -164,8 +179,8 @@ def test_arms_are_compared_and_one_seed_states_nothing(runs: list[Path], tmp_pat
         assert not any(c["found"]["S"]["stated"] for c in comparisons)
         assert json.loads((tmp_path / f"differences-{protocol}.json").read_text()) == comparisons
         assert (tmp_path / f"differences-{protocol}.png").exists()
-    alone = program("xmodal-compare", runs[0])
-    assert alone.returncode == 2
+    alone = here("xmodal-compare", runs[0])
+    assert alone.exit_code == 2
     assert "nothing to compare" in alone.stderr
 
 

@@ -11,7 +11,7 @@ from pipeline.base.config import digest, to_plain
 from pipeline.store.reader import Store
 from trainer.analyses import pictures
 from trainer.analyses.contract import Plain, Table
-from trainer.floors import scored_baseline
+from trainer.floors import Floor
 from trainer.records import common_seed
 from trainer.retrieval.compare import LEAST_SEEDS, METRICS, Scored, compare
 from trainer.run import Run
@@ -73,7 +73,7 @@ def compare_runs(
     }
     size = runs[0].config.evaluation.pool_size
     floors = {
-        name: [scored_baseline(name, store, split, protocol, cache=cache, pool_size=size)]
+        name: [Floor(name, store, split, cache=cache, pool_size=size).scored(protocol, seed)]
         for name in baselines
     }
     reference, *others = scored
