@@ -106,7 +106,7 @@ def _difference(c: dict[str, Any]) -> str:
     return (
         f"S strict of `{c['second']}` against `{c['first']}`: {m['difference']:+.3f} "
         f"[{low:+.3f}, {high:+.3f}]{p}, p over queries {m['p_queries']:.2g}, seeds {seeds}, by "
-        f"{c['found']['unit']}: {verdict(m, c['found']['seeds'])}."
+        f"{c['found']['units']} {c['found']['unit']}: {verdict(m, c['found'])}."
     )
 
 

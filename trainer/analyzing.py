@@ -32,13 +32,13 @@ from trainer.analyses.driver import (
     save_figure,
 )
 from trainer.analyses.page import page
-from trainer.commands import store_of
 from trainer.devices import pick_device
 from trainer.floors import BASELINE_FOLDER, FLOOR, Floor
 from trainer.records import common_seed
 from trainer.retrieval.baselines import BASELINES
+from trainer.retrieval.gallery import RetrievalError
 from trainer.run import open_run
-from trainer.scoring import scored_run
+from trainer.scoring import own_store
 
 ALL = "all"
 VARIANTS: tuple[Variant, ...] = ("paper", "sound")
@@ -76,6 +76,9 @@ def analyze_runs(
                 outcomes.append((outcome, draw(outcome, out)))
                 write_json(out / f"{outcome.name}.json", outcome.plain())
         update(len(chosen), "")
+    if not outcomes:
+        (analysis,) = chosen
+        raise UsageError(f"{name} has no such variant; it has: {', '.join(analysis.variants)}")
     if all(not outcome.findings for outcome, _ in outcomes):
         reasons = {why for o, _ in outcomes for why in o.refused.values()}
         raise RunError(f"nothing could be analysed: {'; '.join(sorted(reasons))}")
@@ -87,7 +90,7 @@ def analyze_runs(
     )
     data: dict[str, Any] = {"analyses": [o.plain() for o, _ in outcomes]}
     if name == ALL:
-        path = write_page(benches, outcomes, variants, out, device)
+        path = write_page(benches, outcomes, variants, out, console)
         data["page"] = str(path)
         text += f"\n\n→ {path}"
     console.result(data, text)
@@ -98,7 +101,7 @@ def write_page(
     outcomes: Sequence[tuple[Outcome, Path | None]],
     variants: Sequence[Variant],
     out: Path,
-    device: str,
+    console: Console,
 ) -> Path:
     """``index.html``: scores beside every floor, differences, all analyses."""
     first = benches[0]
@@ -114,18 +117,15 @@ def write_page(
         protocol = PROTOCOL_OF[variant]
         seed = common_seed(protocol)
         for bench, label in zip(benches, labels(benches), strict=True):
-            found = scored_run(
-                bench.run, bench.store, bench.split, protocol, device=device, seed=seed
-            )
-            scores.append((label, dict(found.record)))
+            scores.append((label, dict(bench.scored(protocol, seed).record)))
         for name in BASELINES:
             floor = floors[name].scored(protocol, seed)
             scores.append((f"floor: {name}", dict(floor.record)))
-        runs = [bench.run for bench in benches]
-        comparisons = compare_runs(
-            runs, first.store, first.split, protocol,
-            baselines=[FLOOR], cache=cache, device=device,
-        )  # fmt: skip
+        try:
+            comparisons = compare_runs(benches, protocol, baselines=[FLOOR], cache=cache)
+        except RetrievalError as error:
+            console.say(f"no differences under {protocol}: {error}")
+            continue
         picture = out / f"differences-{protocol}.png"
         save_figure(partial(draw_comparison, comparisons), picture)
         compared.append((protocol, comparison_table(comparisons), picture))
@@ -161,7 +161,7 @@ def compare_all(
     parts, data = [], {}
     for protocol in protocols:
         comparisons: list[Comparison] = compare_runs(
-            runs, first.store, split, protocol, baselines=baselines, cache=cache, device=device
+            benches, protocol, baselines=baselines, cache=cache
         )
         data[protocol] = [to_plain(c) for c in comparisons]
         parts.append(f"{protocol}, {split}\n{as_text(comparison_table(comparisons))}")
@@ -192,7 +192,7 @@ def _benches(
             raise RunError(
                 f"{path} is not finished ({run.record['status']}); repeat its xmodal-train command"
             )
-        store = store_of(run) if store_path is None else Store.open(store_path)
+        store = own_store(run) if store_path is None else Store.open(store_path)
         benches.append(Bench(run, store, split, target, console.say, trains=trains))
     stores = {(b.store.identity, b.store.grouping): b.store.path for b in benches}
     if len(stores) > 1:

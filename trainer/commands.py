@@ -9,7 +9,6 @@ from typing import Any
 
 from pipeline.base.config import to_plain
 from pipeline.base.console import Console, program
-from pipeline.base.errors import StoreError
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.store import Store
 from trainer import scoring
@@ -120,7 +119,7 @@ def evaluate_run(
             f"warning: {path} is not finished ({run.record['status']}): this scores its best model "
             "so far; the scores are removed when training ends"
         )
-    store = store_of(run) if store_path is None else Store.open(store_path)
+    store = scoring.own_store(run) if store_path is None else Store.open(store_path)
     records = scoring.score_run(
         run,
         store,
@@ -167,27 +166,9 @@ def export(
 ) -> None:
     """Write a finished run as a folder of its own."""
     run = open_run(path)
-    store = store_of(run) if store_path is None else Store.open(store_path)
+    store = scoring.own_store(run) if store_path is None else Store.open(store_path)
     target = export_run(run, store, out or MODELS / run.path.name, overwrite=overwrite)
     console.result({"model": str(target)}, str(target))
-
-
-def store_of(run: Run) -> Store:
-    """The store that a run was trained on, still where and what it was."""
-    try:
-        store = Store.open(run.store_path)
-    except StoreError as error:
-        raise StoreError(
-            f"{error} (the store of the run {run.path}; if it was moved: --store DIR)",
-            kind=error.kind,
-        ) from None
-    if not scoring.reads_same(run, store):
-        raise StoreError(
-            f"{store.path} is not the store that {run.path} was trained on: it was built again from "
-            f"other data or descriptors; to score on it all the same: --store {store.path}",
-            kind="changed",
-        )
-    return store
 
 
 def list_descriptors() -> tuple[list[dict[str, Any]], str]:

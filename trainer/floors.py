@@ -15,7 +15,15 @@ import numpy.typing as npt
 from pipeline.base.config import digest
 from pipeline.base.errors import MissingExtra, RunError
 from pipeline.store.reader import Store
-from trainer.records import check_protocols, file_name, pool_seed, read_scored, write_scores
+from trainer.records import (
+    RECORD_SCHEMA,
+    check_protocols,
+    file_name,
+    pool_seed,
+    read_scored,
+    store_identity,
+    write_scores,
+)
 from trainer.retrieval.baselines import BASELINES, embed_baseline
 from trainer.retrieval.compare import Scored
 from trainer.retrieval.evaluate import score_similarities
@@ -27,7 +35,6 @@ from trainer.retrieval.repeats import has_copy
 
 FLOOR = "flux"  # the baseline that an arm has to beat
 BASELINE_FOLDER = "baselines"
-RECORD_SCHEMA = 2
 
 
 class Floor:
@@ -89,7 +96,12 @@ class Floor:
             copied=copied,
         )
         seconds = time.perf_counter() - started
-        record = scores.record() | {"run": self.name, "store": self.store.name, "seconds": seconds}
+        record = scores.record() | {
+            "run": self.name,
+            "store": self.store.name,
+            "store_identity": store_identity(self.store),
+            "seconds": seconds,
+        }
         write_scores(file, record, scores)
         return read_scored(file, self.name, None)
 

@@ -15,10 +15,14 @@ import pyarrow.parquet as pq
 
 from pipeline.base.errors import ConfigError, RunError
 from pipeline.base.files import atomic_write, read_json, write_json
-from trainer.retrieval.compare import Scored
+from pipeline.store.reader import Store
+from trainer.retrieval.compare import MUST_AGREE, Scored
 from trainer.retrieval.evaluate import Scores
 from trainer.retrieval.pools import PAPER_SEED
 from trainer.retrieval.protocols import PROTOCOLS
+
+RECORD_SCHEMA = 3
+READ = ("seed", "hard_neg", "full", "hubness", "breakdown", "no_copy")
 
 
 def file_name(
@@ -49,12 +53,17 @@ def read_scored(file: Path, name: str, seed: int | None) -> Scored:
         record = read_json(file.with_name(f"{file.name}.json"))
         table = pq.read_table(file.with_name(f"{file.name}.parquet"))
         columns = {n: table.column(n).to_numpy() for n in table.column_names}
-        _line(name, record), record["seed"], columns["a2m"]
+        _line(name, record), [record[key] for key in (*MUST_AGREE, *READ)], columns["a2m"]
         return Scored(name=name, seed=seed, record=record, columns=columns)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
         raise RunError(
             f"{name} has no evaluation {file.name}, or it does not read", kind="no-evaluation"
         ) from None
+
+
+def store_identity(store: Store) -> str:
+    """Which segments a store has, and which recordings are of one work: what scores depend on."""
+    return f"{store.identity} {store.grouping}"
 
 
 def check_protocols(protocols: Sequence[str], seed: int | None) -> None:

@@ -6,6 +6,7 @@ validation split; the test split is scored by ``xmodal-evaluate`` alone, of fini
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.base.config import digest
 from pipeline.base.errors import RunError, StoreError
 from pipeline.base.files import atomic_write
 from pipeline.store.reader import Store
@@ -23,7 +25,15 @@ from trainer.cache import ON_DEVICE, ResidentStore, fingerprints
 from trainer.config import RunConfig
 from trainer.devices import pick_device
 from trainer.embed import embed_split
-from trainer.records import check_protocols, file_name, pool_seed, read_scored, write_scores
+from trainer.records import (
+    RECORD_SCHEMA,
+    check_protocols,
+    file_name,
+    pool_seed,
+    read_scored,
+    store_identity,
+    write_scores,
+)
 from trainer.retrieval.compare import Scored
 from trainer.retrieval.evaluate import evaluate_embeddings, score_embeddings
 from trainer.retrieval.gallery import Gallery
@@ -32,6 +42,7 @@ from trainer.retrieval.repeats import has_copy
 from trainer.run import EVALUATION, Run, residents
 
 FloatArray = npt.NDArray[np.float32]
+Embedded = Callable[[], tuple[FloatArray, FloatArray]]
 
 
 def selection_score(
@@ -70,6 +81,7 @@ def score_run(
     seed: int | None = None,
     pool_size: int | None = None,
     save_embeddings: Path | None = None,
+    embedded: Embedded | None = None,
 ) -> list[dict[str, Any]]:
     """Embed one split once and score it under each protocol; writes one file per protocol.
 
@@ -79,6 +91,7 @@ def score_run(
     seed : of the paper protocol's pools; default: the run's own setting
     pool_size : default: the run's own setting
     save_embeddings : folder for ``audio.npy``, ``midi.npy`` and ``segments.parquet``
+    embedded : gives the split's embeddings where they were made before
 
     Returns
     -------
@@ -90,13 +103,10 @@ def score_run(
             f"{run.path} is not finished ({run.record['status']}): the test split is scored once, "
             "when nothing is chosen any more; repeat its xmodal-train command"
         )
-    target = pick_device(device)
-    model = run.load_model(target)
-    resident = residents(run.config, model.reads(), store, split, target, training=False)
-    audio, midi = embed_split(model, resident)
+    audio, midi = embedded() if embedded else _embed(run, store, split, device)
     gallery = Gallery.from_store(store, split)
     if save_embeddings is not None:
-        _save_embeddings(save_embeddings, audio, midi, store, resident.rows)
+        _save_embeddings(save_embeddings, audio, midi, store, gallery.segment.astype(np.int64))
     folder = run.path / EVALUATION / ("" if reads_same(run, store) else store.name)
     copied = has_copy(store, gallery)
     records = []
@@ -114,6 +124,8 @@ def score_run(
         record = scores.record() | {
             "run": run.path.name,
             "store": store.name,
+            "store_identity": store_identity(store),
+            "key": evaluation_key(run, store),
             "leaks": run.leaks,
             "seconds": time.perf_counter() - started,
         }
@@ -130,15 +142,54 @@ def scored_run(
     *,
     device: str = "auto",
     seed: int | None = None,
+    embedded: Embedded | None = None,
 ) -> Scored:
-    """A run's evaluation of its own store, read where it was made before; with every query's ranks."""
+    """A run's evaluation, read where the same weights and arrays gave it before, or made now."""
     folder = run.path / EVALUATION / ("" if reads_same(run, store) else store.name)
     file = folder / file_name(protocol, split, seed)
+    with contextlib.suppress(RunError):
+        found = read_scored(file, run.path.name, run.config.seed)
+        if found.record.get("key") == evaluation_key(run, store):
+            return found
+    score_run(run, store, split, [protocol], device=device, seed=seed, embedded=embedded)
+    return read_scored(file, run.path.name, run.config.seed)
+
+
+def evaluation_key(run: Run, store: Store) -> str:
+    """Changes with the weights, with what they read of a store, and with what a record holds."""
+    arrays = [name for name in run.record["reads"] if name not in ("store", "compositions")]
+    return digest(
+        {
+            "schema": RECORD_SCHEMA,
+            "model": run.record.get("model_sha256"),
+            "reads": fingerprints(store, arrays),
+        }
+    )
+
+
+def _embed(run: Run, store: Store, split: str, device: str) -> tuple[FloatArray, FloatArray]:
+    target = pick_device(device)
+    model = run.load_model(target)
+    resident = residents(run.config, model.reads(), store, split, target, training=False)
+    return embed_split(model, resident)
+
+
+def own_store(run: Run) -> Store:
+    """The store that a run was trained on, still where and what it was."""
     try:
-        return read_scored(file, run.path.name, run.config.seed)
-    except RunError:
-        score_run(run, store, split, [protocol], device=device, seed=seed)
-        return read_scored(file, run.path.name, run.config.seed)
+        store = Store.open(run.store_path)
+    except StoreError as error:
+        raise StoreError(
+            f"{error} (the store of the run {run.path}; if it was moved: --store DIR)",
+            kind=error.kind,
+        ) from None
+    if not reads_same(run, store):
+        raise StoreError(
+            f"{store.path} is not the store that {run.path} was trained on: it was built again from "
+            f"other data or descriptors; to score on it all the same: --store {store.path}",
+            kind="changed",
+        )
+    return store
 
 
 def reads_same(run: Run, store: Store) -> bool:

@@ -201,7 +201,7 @@ def _record(
         "status": "running",
         "config": to_plain(plan.config),
         "reads": plan.fingerprints,
-        "init": None if request.init is None else str(request.init),
+        "init": None if request.init is None else str(request.init.resolve()),
         "store": {"path": str(request.store.resolve()), "name": request.store.resolve().name},
         "parameters": {"total": plan.parameters, "trainable": plan.trainable},
         "leaks": plan.leaks,

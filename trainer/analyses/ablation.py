@@ -48,8 +48,8 @@ class Ablation(Analysis):
     title = "Causal ablation"
     question = "What does a trained model lose when a descriptor is replaced at its input?"
     variants: ClassVar[Mapping[Variant, str]] = {
-        "paper": "Zeros; white noise of one mean and σ for all dimensions; values exchanged within "
-        "batches of neighbouring segments, most of them of the same recording. S in the paper's pools "
+        "paper": "Zeros; white noise of one mean and σ for all dimensions; values exchanged "
+        "within 16 neighbouring segments, most of them of the same recording. S in the paper's pools "
         "of seed 42 (§8.1).",
         "sound": "Zeros; noise that is like the descriptor, dimension by dimension and in its "
         "smoothness; values of another recording; values exchanged between two recordings. S in the "
@@ -102,9 +102,7 @@ class Ablation(Analysis):
         pictures.grouped_bars(
             figure,
             {
-                f.label: {
-                    name: (c["S"], _around(c)) for name, c in f.conditions.items() if c is not None
-                }
+                f.label: {name: (c["S"], _around(c)) for name, c in f.conditions.items()}
                 for f in findings
             },
             "S",
@@ -120,18 +118,27 @@ def _around(c: Mapping[str, Any]) -> tuple[float, float] | None:
 
 
 def ablation_targets(bench: Bench) -> dict[str, tuple[Side, tuple[str, ...]]]:
-    """What can be replaced: label → side and arrays; a side's descriptors together where several."""
-    found: dict[str, tuple[Side, tuple[str, ...]]] = {}
-    by_side: dict[Side, list[str]] = {"audio": [], "midi": []}
+    """What can be replaced: label → side and arrays.
+
+    All arrays by which a descriptor reaches a side are replaced together, however many mechanisms take
+    it; a side's descriptors also together, where there are several.
+    """
+    arrays: dict[tuple[str, Side], dict[str, None]] = {}
+    by_side: dict[Side, dict[str, None]] = {"audio": {}, "midi": {}}
     for mechanism in bench.model.every_mechanism():
-        if not mechanism.embeds:
-            continue
-        side, arrays = mechanism.host.side, mechanism.reads()
-        found[mechanism.descriptor.name] = (side, arrays)
-        by_side[side] += [name for name in arrays if name not in by_side[side]]
-    for side, names in by_side.items():
-        if sum(own == side for own, _ in found.values()) > 1:
-            found[f"all of {side}"] = (side, tuple(names))
+        if mechanism.embeds:
+            place = (mechanism.descriptor.name, mechanism.host.side)
+            read = dict.fromkeys(mechanism.reads())
+            arrays[place] = arrays.get(place, {}) | read
+            by_side[place[1]] |= read
+    names = [name for name, _ in arrays]
+    found: dict[str, tuple[Side, tuple[str, ...]]] = {}
+    for (name, side), own in arrays.items():
+        label = name if names.count(name) == 1 else f"{name} on {side}"
+        found[label] = (side, tuple(own))
+    for side, every in by_side.items():
+        if sum(own == side for _, own in arrays) > 1:
+            found[f"all of {side}"] = (side, tuple(every))
     return found
 
 
@@ -167,7 +174,7 @@ class Verified:
         self.segments = self.replaced = 0
         self.total = 0.0
         self.values = 0
-        self._watched: list[Watched] = []
+        self._read: list[set[str]] = []
 
     def __call__(self, batch: Batch) -> Batch:
         """Replace, compare, and watch."""
@@ -186,7 +193,7 @@ class Verified:
             self.total += float((before - after).abs().sum())
             self.values += before.numel()
         watched = Watched(changed.arrays)
-        self._watched.append(watched)
+        self._read.append(watched.read)
         changed.arrays = watched
         return changed
 
@@ -198,7 +205,7 @@ class Verified:
         AnalysisError
             (kind ``unverified``) when the model read none of what was replaced.
         """
-        read = set.union(*(w.read for w in self._watched))
+        read = set.union(*self._read)
         unread = [name for name in self.arrays if name not in read]
         if unread:
             raise AnalysisError(

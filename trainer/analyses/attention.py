@@ -71,15 +71,16 @@ class AttentionMaps(Analysis):
 
     def measure(self, bench: Bench, variant: Variant, condition: Condition) -> Plain:
         """One condition per attention mechanism."""
-        chosen = [m for m in bench.model.every_mechanism() if m.slot in ("sequence", "scores")]
+        everyone = zip(bench.model.mechanisms, bench.model.every_mechanism(), strict=True)
+        chosen = {n: m for n, m in everyone if m.slot in ("sequence", "scores")}
         if not chosen:
             raise AnalysisError(
                 f"the arm {bench.run.record['arm']} has no attention mechanism", kind="inapplicable"
             )
         rows = bench.apart(LEAST, SEGMENTS, "an attention map")
         found: Plain = {}
-        for mechanism in chosen:
-            name = f"{mechanism.descriptor.name} on {mechanism.host.side}"
+        for pair, mechanism in chosen.items():
+            name = f"{pair} on {mechanism.host.side}"
             c = condition(name, partial(attention_of, bench, mechanism, rows))
             found[name] = c.get("distance")
         return found

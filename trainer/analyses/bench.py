@@ -8,7 +8,7 @@ and is made again where that differs.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,12 +30,14 @@ from trainer.devices import available_memory
 from trainer.embed import Change, embed_side, embed_split
 from trainer.frozen import keep_tokens
 from trainer.model import RetrievalModel
+from trainer.retrieval.compare import Scored
 from trainer.retrieval.evaluate import Scores, score_embeddings
 from trainer.retrieval.gallery import Gallery
 from trainer.retrieval.intervals import resampled_means, resampling_units
 from trainer.retrieval.pools import PAPER_SEED, Pools
 from trainer.retrieval.protocols import PROTOCOLS
 from trainer.run import Run, residents
+from trainer.scoring import scored_run
 
 FOLDER = "analyses"
 PASSES = 20  # about how often the analyses run the front end over a split
@@ -110,8 +112,9 @@ class Bench:
             "midi": self.folder / "midi.npy",
         }
         record = self.folder / "embeddings.json"
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            if read_json(record)["key"] == self.key:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError):
+            sums: dict[Side, str] = {side: sha256_file(file) for side, file in files.items()}
+            if read_json(record) == {"key": self.key, "sha256": sums}:
                 kept = {side: np.load(file, allow_pickle=False) for side, file in files.items()}
                 if all(
                     x.shape == kept["audio"].shape and len(x) == len(self.gallery)
@@ -125,8 +128,20 @@ class Bench:
         for side, file in files.items():
             with atomic_write(file) as handle:
                 np.save(handle, made[side], allow_pickle=False)
-        write_json(record, {"key": self.key})
+        sums = {side: sha256_file(file) for side, file in files.items()}
+        write_json(record, {"key": self.key, "sha256": sums})
         return made
+
+    def scored(self, protocol: str, seed: int | None = None) -> Scored:
+        """The run's evaluation of the split, made from the kept embeddings where it is not there."""
+        return scored_run(
+            self.run,
+            self.store,
+            self.split,
+            protocol,
+            seed=seed,
+            embedded=lambda: (self.embeddings["audio"], self.embeddings["midi"]),
+        )
 
     def changed(self, side: Side, change: Change) -> dict[Side, FloatArray]:
         """Embeddings of which one side saw changed batches; the other is the kept one."""
@@ -211,12 +226,11 @@ class Bench:
             return 0.0
         return float(np.linalg.norm(normalised(values) - normalised(before), axis=1).mean())
 
-    def batches(self, positions: npt.NDArray[np.int64], size: int | None = None) -> list[Batch]:
+    def batches(self, positions: npt.NDArray[np.int64], size: int | None = None) -> Iterator[Batch]:
         """Batches of chosen resident segments, of the run's own evaluation size unless given."""
         size = size or self.run.config.evaluation.batch_size
-        return [
-            self.resident.batch(positions[at : at + size]) for at in range(0, len(positions), size)
-        ]
+        for at in range(0, len(positions), size):
+            yield self.resident.batch(positions[at : at + size])
 
     def apart(self, least: int, most: int, why: str) -> npt.NDArray[np.int64]:
         """Rows of valid segments that do not overlap, as many of every recording as may be: [m].

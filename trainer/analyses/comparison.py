@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.base.config import digest, to_plain
-from pipeline.store.reader import Store
+from pipeline.base.errors import RunError
 from trainer.analyses import pictures
+from trainer.analyses.bench import Bench
 from trainer.analyses.contract import Plain, Table
 from trainer.floors import Floor
 from trainer.records import common_seed
-from trainer.retrieval.compare import LEAST_SEEDS, METRICS, Scored, compare
-from trainer.run import Run
-from trainer.scoring import scored_run
+from trainer.retrieval.compare import LEAST_RECORDINGS, LEAST_SEEDS, METRICS, Scored, compare
+from trainer.run import Run, open_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,8 +42,8 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for run in runs:
         plain = to_plain(run.config)
         plain.pop("seed")
-        reads = run.record["reads"]
-        groups.setdefault(digest({"config": plain, "reads": reads}), []).append(run)
+        reads, init = run.record["reads"], _beginning(run)
+        groups.setdefault(digest({"config": plain, "reads": reads, "init": init}), []).append(run)
     names: dict[str, list[Run]] = {}
     for key, members in groups.items():
         arm = str(members[0].record["arm"])
@@ -51,15 +51,26 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     return names
 
 
+def _beginning(run: Run) -> object:
+    """What a run started from, its seed left out; its folder where that is gone."""
+    init = run.record.get("init")
+    if init is None:
+        return None
+    try:
+        first = open_run(Path(init))
+    except RunError:
+        return str(init)
+    plain = to_plain(first.config)
+    plain.pop("seed")
+    return {"config": plain, "init": _beginning(first)}
+
+
 def compare_runs(
-    runs: Sequence[Run],
-    store: Store,
-    split: str,
+    benches: Sequence[Bench],
     protocol: str,
     *,
     baselines: Sequence[str],
     cache: Path,
-    device: str = "auto",
 ) -> list[Comparison]:
     """The first group beside every other one, then every group beside every baseline.
 
@@ -67,11 +78,13 @@ def compare_runs(
     that runs of different seeds answer the same queries (method §9.17).
     """
     seed = common_seed(protocol)
+    of_run = {bench.run.path: bench for bench in benches}
     scored = {
-        name: [scored_run(r, store, split, protocol, device=device, seed=seed) for r in members]
-        for name, members in grouped(runs).items()
+        name: [of_run[run.path].scored(protocol, seed) for run in members]
+        for name, members in grouped([bench.run for bench in benches]).items()
     }
-    size = runs[0].config.evaluation.pool_size
+    first = benches[0]
+    store, split, size = first.store, first.split, first.run.config.evaluation.pool_size
     floors = {
         name: [Floor(name, store, split, cache=cache, pool_size=size).scored(protocol, seed)]
         for name in baselines
@@ -95,6 +108,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
                 [
                     f"{c.second} against {c.first}",
                     " : ".join(map(str, reversed(c.found["seeds"]))),
+                    f"{c.found['units']} {c.found['unit']}",
                     metric,
                     m["second"],
                     m["first"],
@@ -104,22 +118,24 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
                     m["p_seeds"],
                     m["smallest_p"],
                     m["p_queries"],
-                    verdict(m, c.found["seeds"]),
+                    verdict(m, c.found),
                 ]
             )
     head = (
-        "arms, seeds, metric, arm, against, difference, from, to, p (seeds), least p possible, "
+        "arms, seeds, drawn, metric, arm, against, difference, from, to, p (seeds), least p possible, "
         "p (queries), verdict"
     )
     return Table(head=head.split(", "), rows=rows)
 
 
-def verdict(m: Mapping[str, object], seeds: Sequence[int]) -> str:
-    """What may be said."""
+def verdict(m: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """What may be said of one metric."""
     if m["stated"]:
-        return "higher" if float(str(m["difference"])) > 0 else "lower"
-    if m["p_seeds"] is not None and min(seeds) < LEAST_SEEDS:
+        return "higher" if m["difference"] > 0 else "lower"
+    if m["p_seeds"] is not None and min(found["seeds"]) < LEAST_SEEDS:
         return f"fewer than {LEAST_SEEDS} seeds: nothing is stated"
+    if found["unit"] != "recordings":
+        return f"fewer than {LEAST_RECORDINGS} recordings: nothing is stated"
     return "no difference shown"
 
 

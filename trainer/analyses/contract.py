@@ -36,8 +36,7 @@ class Finding:
     ----------
     label : of the run, for tables and pictures
     arm, seed : of the run
-    conditions : by name, in the order in which they were measured; None in place of one that cannot
-        be asked of this run
+    conditions : by name, in the order in which they were measured
     summary : what the conditions come to together
     """
 

@@ -20,6 +20,7 @@ from trainer.analyses.contract import (
     Plain,
     Variant,
 )
+from trainer.retrieval.gallery import RetrievalError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -76,7 +77,7 @@ def analyze(
         for bench, label in zip(benches, names, strict=True):
             try:
                 findings.append(_measure(analysis, bench, variant, label, report))
-            except AnalysisError as error:
+            except (AnalysisError, RetrievalError) as error:
                 refused[label] = str(error)
                 report(f"{label}: {error}")
         outcomes.append(
@@ -139,14 +140,18 @@ def _kept(file: Path, key: str) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         record = read_json(file)
         if record["key"] == key:
-            return dict(record["conditions"])
+            found = dict(record["conditions"])
+            return {name: c for name, c in found.items() if isinstance(c, dict)}
     return {}
 
 
 def labels(benches: Sequence[Bench]) -> list[str]:
-    """Short names of runs: the arm, the seed where arms repeat, the signature where those do too."""
+    """Short names of runs: the arm, the seed where arms repeat, the signature where those do too.
+
+    An arm whose embeddings know the item that they are asked to find says so.
+    """
     runs = [bench.run for bench in benches]
-    short = [str(run.record["arm"]) for run in runs]
+    short = [str(run.record["arm"]) + (" (leaks)" if run.leaks else "") for run in runs]
     for detail in (
         lambda run: f" seed {run.config.seed}",
         lambda run: f" {run.signature[:4]}",

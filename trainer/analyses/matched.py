@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.base.console import program
+from pipeline.base.errors import ConfigError, RunError, StoreError
+from pipeline.base.files import read_json
 from trainer.analyses import pictures
 from trainer.analyses.bench import Bench
 from trainer.analyses.contract import (
@@ -30,7 +32,7 @@ from trainer.analyses.contract import (
 from trainer.config import Choice
 from trainer.plan import Plan, RunRequest, plan_run
 from trainer.run import RUN_FILE, Run, open_run
-from trainer.scoring import selection_score
+from trainer.scoring import own_store, selection_score
 from trainer.training import train
 
 if TYPE_CHECKING:
@@ -56,6 +58,14 @@ class Matched(Analysis):
         "values of other recordings. S in the strict pools; intervals of the difference on the same "
         "queries.",
     }
+
+    def settings(self, bench: Bench, variant: Variant) -> Plain:
+        """The controls' weights: one that was trained again is measured again."""
+        return {
+            name: read_json(folder / RUN_FILE).get("model_sha256")
+            for name, folder in _folders(bench, variant).items()
+            if (folder / RUN_FILE).exists()
+        }
 
     def measure(self, bench: Bench, variant: Variant, condition: Condition) -> Plain:
         """The real run, and its controls."""
@@ -97,18 +107,37 @@ class Matched(Analysis):
         )
 
 
+def _folders(bench: Bench, variant: Variant) -> dict[str, Path]:
+    """Where the controls of a run are, or would be; none where the run can have none."""
+    if not bench.run.config.pairs or bench.run.config.control.name != "real":
+        return {}
+    return {
+        name: control_plan(bench, Choice(name=name, options=dict(options))).folder
+        for name, options in CONTROLS[variant].items()
+    }
+
+
 def control_plan(bench: Bench, control: Choice) -> Plan:
-    """The training of a run's control: everything else is the run's own."""
+    """The training of a run's control: everything else is the run's own, its store too.
+
+    Raises
+    ------
+    AnalysisError
+        (kind ``inapplicable``) when that store, or the run that it started from, is not there.
+    """
     run = bench.run
     init = run.record.get("init")
     request = RunRequest(
         config=dataclasses.replace(run.config, control=control),
-        store=bench.store.path,
+        store=own_store(run).path,
         out=run.path.parent,
         device=bench.device.type,
         init=None if init is None else Path(init),
     )
-    return plan_run(request)
+    try:
+        return plan_run(request)
+    except (ConfigError, RunError, StoreError) as error:
+        raise AnalysisError(f"no control can be planned: {error}", kind="inapplicable") from None
 
 
 def _trained(bench: Bench, plan: Plan) -> Run:
@@ -124,7 +153,12 @@ def _trained(bench: Bench, plan: Plan) -> Run:
             kind="inapplicable",
         )
     bench.report(f"training {plan.folder.name} ({plan.config.budget.updates} updates)")
-    return train(plan, selection_score(plan.store, plan.config))
+
+    def report(event: Mapping[str, Any]) -> None:
+        if event["event"] == "evaluation":
+            bench.report(f"{plan.folder.name}: epoch {event['epoch']}, S {event['S']:.3f}")
+
+    return train(plan, selection_score(plan.store, plan.config), report)
 
 
 def _beside(bench: Bench, run: Run, variant: Variant) -> Plain:

@@ -46,6 +46,14 @@ def page(
             ]
         ),
     )
+    if any(bench.run.leaks for bench in benches):
+        lead = html.join(
+            lead,
+            html.note(
+                "Arms marked (leaks) are given the item that they are asked to find: what stands here "
+                "of them are no retrieval scores, and no difference is stated."
+            ),
+        )
     sections = [
         Section(title="Runs", body=_runs(benches)),
         Section(title="Scores", body=_scores(scores)),
@@ -140,7 +148,8 @@ def _compared(compared: Sequence[tuple[str, Table, Path | None]]) -> Html:
     parts: list[Html] = [
         html.note(
             "Paired on the same queries. The interval holds the doubt of other seeds and of other "
-            "recordings; a difference is stated with at least three seeds and an interval without 0."
+            "recordings (“drawn” says how many there are); a difference is stated with at least three "
+            "seeds, five recordings and an interval without 0."
         )
     ]
     for protocol, table, picture in compared:

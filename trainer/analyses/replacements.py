@@ -6,8 +6,8 @@ kind     paper                                              sound
 zero     zeros                                              zeros
 noise    N(μ, σ²), one μ and one σ over all values of the   per dimension mean, σ and, over time, the
          first 320 segments, padding zeros included         lag-one correlation of real values
-shuffle  permuted within each batch: neighbours of one      values of a random segment of another
-         recording, mostly (§9.26)                          recording
+shuffle  permuted within each 16 in a row: neighbours of    values of a random segment of another
+         one recording, mostly (§9.26)                      recording
 swap     —                                                  two segments of different recordings
                                                             exchange theirs
 ======== ================================================== =========================================
@@ -41,7 +41,8 @@ KINDS: dict[Variant, tuple[Kind, ...]] = {
     "paper": ("zero", "noise", "shuffle"),
     "sound": ("zero", "noise", "shuffle", "swap"),
 }
-PAPER_ROWS = 320  # 20 batches of 16
+PAPER_BATCH = 16  # of the reference's evaluation
+PAPER_ROWS = 20 * PAPER_BATCH
 
 Ints = npt.NDArray[np.int64]
 Replace = Callable[[Batch], Batch]
@@ -119,8 +120,11 @@ def _zeros(arrays: Sequence[str]) -> Replace:
 
 def _within_batch(arrays: Sequence[str]) -> Replace:
     def change(batch: Batch) -> Batch:
-        order = torch.randperm(len(batch), generator=_generator(batch))
-        order = order.to(batch.padding_BN.device)
+        generator, parts = _generator(batch), range(0, len(batch), PAPER_BATCH)
+        sizes = [min(PAPER_BATCH, len(batch) - start) for start in parts]
+        order = torch.cat(
+            [s + torch.randperm(n, generator=generator) for s, n in zip(parts, sizes, strict=True)]
+        ).to(batch.padding_BN.device)
         return _changed(batch, {n: batch.arrays[n].index_select(0, order) for n in arrays})
 
     return change
@@ -129,7 +133,7 @@ def _within_batch(arrays: Sequence[str]) -> Replace:
 def _white(bench: Bench, arrays: Sequence[str]) -> Replace:
     first = np.arange(min(PAPER_ROWS, len(bench.resident)))
     found: dict[str, list[Tensor]] = {n: [] for n in arrays}
-    for batch in bench.batches(first, 16):
+    for batch in bench.batches(first, PAPER_BATCH):
         for name in arrays:
             found[name].append(batch.arrays[name].flatten())
     flat = {n: torch.cat(parts) for n, parts in found.items()}

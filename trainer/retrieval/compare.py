@@ -7,21 +7,23 @@ so both are drawn in pairs.
 difference
     Mean over the seeds of the second arm minus that of the first.
 interval
-    95 %: ``± √(t² s²/k + 1.96² σ²)``; s is the standard deviation of the differences seed by seed
+    95 %: ``± √(t² s²/k + u² σ²)``; s is the standard deviation of the differences seed by seed
     (where the arms have the same k seeds; otherwise Welch's sum of both variances), t the quantile of
     Student's distribution, σ the standard deviation of the difference when recordings are drawn
-    anew (``intervals``). What needs no training has no seeds and adds nothing to s; of one seed
-    nobody knows s, so the interval is then of these very models only, and nothing is stated.
+    anew (``intervals``), u Student's quantile for their number. With fewer than five recordings 10-s
+    blocks of them are drawn, which says nothing about other recordings, and nothing is stated. What
+    needs no training has no seeds and adds nothing to s; of one seed nobody knows s, so the interval
+    is then of these very models only, and nothing is stated.
 p_seeds
     Permutation test of "the arm does not matter": which seeds' scores belong to which arm is shuffled
     in every possible way; the share of ways whose difference is at least as large. With three seeds
     an arm the smallest possible p is 0.1: it says so beside it.
 p_queries
-    Permutation test of "these very models do not differ": recording by recording the two arms' answers
-    are exchanged or not. Small p here does not tell that another training would agree.
+    Permutation test of "these very models do not differ": recording by recording the two arms' mean
+    answers are exchanged or not. Small p here does not tell that another training would agree.
 stated
-    Whether a difference may be stated: at least three seeds of every trained arm, and an interval that
-    excludes 0.
+    Whether a difference may be stated: at least three seeds of every trained arm, at least five
+    recordings, no arm that is given the answer, and an interval that excludes 0.
 """
 
 from __future__ import annotations
@@ -40,9 +42,10 @@ from trainer.retrieval.hashing import pair_keys
 from trainer.retrieval.intervals import Floats, Units, resampled_means, unit_sums, units_of
 
 LEAST_SEEDS = 3
+LEAST_RECORDINGS = 5
 EXCHANGES = 9999
 MOST_LABELLINGS = 20_000
-MUST_AGREE = ("protocol", "split", "store", "pool_hash")
+MUST_AGREE = ("protocol", "split", "store_identity", "pool_hash")
 # 97.5 % quantiles of t with 1 … 30 degrees of freedom; beyond, an expansion around the normal ones.
 T975 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
@@ -102,12 +105,15 @@ def compare(first: Sequence[Scored], second: Sequence[Scored]) -> dict[str, Any]
     Raises
     ------
     RetrievalError
-        (kind ``incomparable``) when they were not scored on the same queries and candidates.
+        (kind ``incomparable``) when they were not scored on the same queries and candidates, or when
+        an arm has two runs of one seed.
     """
     everyone = [*first, *second]
     check_comparable(everyone)
+    for group in (first, second):
+        _check_seeds(group)
     columns = everyone[0].columns
-    units, kind = units_of(columns["recording"], columns["start_s"])
+    units, kind = _units(columns)
     seeds = [sorted(s.seed for s in group if s.seed is not None) for group in (first, second)]
     paired = seeds[0] == seeds[1] and len(seeds[0]) == len(first) == len(second)
     if paired:
@@ -116,10 +122,36 @@ def compare(first: Sequence[Scored], second: Sequence[Scored]) -> dict[str, Any]
         "seeds": [len(first), len(second)],
         "paired": paired,
         "unit": kind,
+        "units": int(units.max(initial=-1)) + 1,
     }
+    honest = kind == "recordings" and not any(s.record.get("leaks") for s in everyone)
     for metric in METRICS:
-        found[metric] = _difference(first, second, metric, units, paired)
+        found[metric] = _difference(first, second, metric, units, paired, honest)
     return found
+
+
+def _units(columns: Mapping[str, npt.NDArray[Any]]) -> tuple[Units, str]:
+    """What is drawn anew: recordings, also where they are few (the interval knows it)."""
+    recording = np.unique(columns["recording"], return_inverse=True)[1].astype(np.int64)
+    if recording.max(initial=-1) + 1 >= LEAST_RECORDINGS:
+        return recording, "recordings"
+    return units_of(columns["recording"], columns["start_s"])
+
+
+def _check_seeds(group: Sequence[Scored]) -> None:
+    """Two runs of one seed are one training twice, not two."""
+    by_seed: dict[int, str] = {}
+    for scored in group:
+        if scored.seed is not None and by_seed.setdefault(scored.seed, scored.name) != scored.name:
+            raise RetrievalError(
+                f"{by_seed[scored.seed]} and {scored.name} have the same seed {scored.seed}: that is "
+                "one training, not two",
+                kind="incomparable",
+            )
+    names = [scored.name for scored in group]
+    for name in names:
+        if names.count(name) > 1:
+            raise RetrievalError(f"{name} is given twice", kind="incomparable")
 
 
 def check_comparable(everyone: Sequence[Scored]) -> None:
@@ -129,7 +161,10 @@ def check_comparable(everyone: Sequence[Scored]) -> None:
         for key in MUST_AGREE:
             if other.record[key] != one.record[key]:
                 advice = ""
-                if key == "pool_hash" and one.record["protocol"] == "paper":
+                sizes = [s.record.get("pool_size") for s in (one, other)]
+                if key == "pool_hash" and sizes[0] != sizes[1]:
+                    advice = "; their pools are of different size: train both with one --pool-size"
+                elif key == "pool_hash" and one.record["protocol"] == "paper":
                     advice = "; score both with the same pools: xmodal-evaluate RUN --seed 42"
                 raise RetrievalError(
                     f"{one.name} and {other.name} cannot be compared: their {key} differ "
@@ -144,20 +179,27 @@ def check_comparable(everyone: Sequence[Scored]) -> None:
 
 
 def _difference(
-    first: Sequence[Scored], second: Sequence[Scored], metric: str, units: Units, paired: bool
+    first: Sequence[Scored],
+    second: Sequence[Scored],
+    metric: str,
+    units: Units,
+    paired: bool,
+    honest: bool,
 ) -> dict[str, Any]:
     scores = [np.array([s.score(metric) for s in group]) for group in (first, second)]
     difference = float(scores[1].mean() - scores[0].mean())
     trained = [g[0].seed is not None for g in (first, second)]
-    of_queries = 0.0
-    if units.max(initial=-1) >= 1:
+    of_queries, n_units = 0.0, int(units.max(initial=-1)) + 1
+    if n_units > 1:
         drawn = [
             np.mean([resampled_means(s.hits(metric), units).min(axis=1) for s in g], axis=0)
             for g in (first, second)
         ]
-        of_queries = float(np.std(drawn[1] - drawn[0], ddof=1))
+        # Means of few recordings, drawn from these few, vary too little, and not normally.
+        few = t975(n_units - 1) * math.sqrt(n_units / (n_units - 1))
+        of_queries = few * float(np.std(drawn[1] - drawn[0], ddof=1))
     seeds, t = _spread(scores, trained, paired)
-    half = math.hypot(t * seeds, Z975 * of_queries)
+    half = math.hypot(t * seeds, of_queries)
     enough = all(
         len(s) >= LEAST_SEEDS or not needs for s, needs in zip(scores, trained, strict=True)
     )
@@ -170,7 +212,7 @@ def _difference(
         "p_seeds": p_seeds,
         "smallest_p": smallest,
         "p_queries": _exchanged(first, second, metric, units),
-        "stated": bool(enough and abs(difference) > half),
+        "stated": bool(honest and enough and abs(difference) > half),
     }
 
 

@@ -124,7 +124,8 @@ class Sweep:
     full : int64 [members] or None
         Rank of the positive among all members of the gallery.
     occurrences : int64 [members] or None
-        In how many members' 10 most similar candidates each member is (hubness, method §7.4).
+        In how many members' 10 most similar candidates each member is, their own pairs left out
+        (hubness, method §7.4).
     """
 
     ranks: Ranks
@@ -172,7 +173,8 @@ def sweep(
             if not members.all():
                 sims[:, ~members] = -np.inf
             full[at : at + len(chunk)] = positive_ranks(sims, chunk, ties)
-            nearest = top_columns(sims, min(HUB_K, len(rows)))
+            sims[np.arange(len(chunk)), chunk] = -np.inf
+            nearest = top_columns(sims, min(HUB_K, max(1, len(rows) - 1)))
             occurrences += np.bincount(nearest.ravel(), minlength=n)
         at += len(chunk)
     return Sweep(
@@ -206,6 +208,8 @@ def top_columns(sims: FloatArray, k: int) -> npt.NDArray[np.int64]:
 
 def hubness(occurrences: Ranks) -> dict[str, float]:
     """How unevenly candidates are found: the k-occurrence (k = 10) of [members] candidates.
+
+    A query's own pair does not count: with a good model it would be among its ten always.
 
     Returns
     -------

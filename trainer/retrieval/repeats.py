@@ -31,7 +31,8 @@ TOLERANCE_S = 0.1
 LEAST_LAG_S = 0.5
 NEAREST_S = 0.5
 BIN_S = 0.05
-TRIED = 8  # lags that are looked at closely for a segment
+PEAK = 2  # bins on either side of a lag that are the same one
+TRIED = 16  # lags that are looked at closely for a segment
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -100,23 +101,32 @@ def likeness(onset: Floats, pitch: Ints, start_s: Floats) -> Floats:
         )
         # A note counts for every lag within the tolerance of its own.
         near = np.convolve(counts, np.ones(2 * int(TOLERANCE_S / BIN_S) + 1), "same")
-        near[2 * near < ALIKE * len(own)] = 0
-        for place in np.argsort(-near, kind="stable")[: 2 * TRIED]:
+        near[~_covered(n_bins, start_s, float(start)) | (2 * near < ALIKE * len(own))] = 0
+        for _ in range(TRIED):
+            place = int(near.argmax())
             if not near[place]:
                 break
+            near[max(0, place - PEAK) : place + PEAK + 1] = 0  # one lag of every peak
             lag = (place - n_bins // 2) * BIN_S
-            if abs(lag) < LEAST_LAG_S or not _somebody_begins(start_s, start, start + lag):
-                continue
             close = lags[np.abs(lags - lag) <= TOLERANCE_S + BIN_S]
-            best[i] = max(best[i], _dice(onset, pitch, own, start, float(np.median(close))))
+            tried = (float(np.median(close)), lag - BIN_S, lag, lag + BIN_S)
+            best[i] = max(best[i], *(_dice(onset, pitch, own, start, at) for at in tried))
             if best[i] == 1.0:
                 break
     return best
 
 
-def _somebody_begins(start_s: Floats, own: float, at: float) -> bool:
-    nearest = start_s[np.argmin(np.abs(start_s - at))]
-    return bool(abs(nearest - at) <= NEAREST_S and nearest != own)
+def _covered(n_bins: int, start_s: Floats, own: float) -> npt.NDArray[np.bool_]:
+    """The lags, bin by bin, at which a segment other than the own one begins nearby."""
+    lag = (np.arange(n_bins) - n_bins // 2) * BIN_S
+    others = start_s[start_s != own] - own
+    if not len(others):
+        return np.zeros(n_bins, bool)
+    after = np.searchsorted(others, lag).clip(0, len(others) - 1)
+    before = (after - 1).clip(0)
+    apart = np.minimum(np.abs(others[after] - lag), np.abs(others[before] - lag))
+    covered: npt.NDArray[np.bool_] = (apart <= NEAREST_S) & (np.abs(lag) >= LEAST_LAG_S)
+    return covered
 
 
 def _dice(onset: Floats, pitch: Ints, own: Ints, start: float, lag: float) -> float:

@@ -203,6 +203,10 @@ def test_targets_follow_from_the_arm(store, tmp_path):
     two = (("A4", "concat"), ("A8", "reverse_xattn"))
     targets = ablation_targets(bench_of(tmp_path, two, store))
     assert targets["all of audio"] == ("audio", ("A4", "A8"))
+    twice = (("A4", "concat"), ("A4", "film"))
+    bench = bench_of(tmp_path, twice, store)
+    assert ablation_targets(bench) == {"A4": ("audio", ("A4", "A4_level"))}
+    assert ablated(bench, "audio", ("A4", "A4_level"), "zero", "sound")["verified"]["read"]
     film = ablation_targets(bench_of(tmp_path, "film-a4", store))
     assert film == {"A4": ("audio", ("A4_level",))}
 

@@ -83,7 +83,7 @@ def test_a_model_that_looks_at_its_own_time_is_seen_to(store, tmp_path, monkeypa
     monkeypatch.setattr(Attention, "weights", weights)
     found = {}
     MAPS.measure(bench, "sound", lambda n, c: found.setdefault(n, c()))
-    c = found["A4 on audio"]
+    c = found["A4-reverse_xattn on audio"]
     assert c["measures"]["distance"] < 0.1 < c["measures"]["distance of uniform"]
     assert c["measures"]["entropy"] < 1e-6
     assert len(c["map"]) <= 48
@@ -97,10 +97,18 @@ def test_a_bias_is_shown_as_one(store, tmp_path):
         bench.model.every_mechanism()[0].forms_HRR.normal_()
     found = {}
     MAPS.measure(bench, "sound", lambda n, c: found.setdefault(n, c()))
-    c = found["A4 on audio"]
+    c = found["A4-attn_bias on audio"]
     assert c["kind"] == "bias"
     assert np.abs(c["map"]).max() > 0
     assert c["measures"] == {}
+
+
+def test_two_mechanisms_of_one_descriptor_have_a_map_each(store, tmp_path):
+    bench = bench_of(tmp_path, (("A4", "xattn"), ("A4", "attn_bias")), store)
+    found = {}
+    MAPS.measure(bench, "sound", lambda n, c: found.setdefault(n, c()))
+    kinds = {name: c["kind"] for name, c in found.items()}
+    assert kinds == {"A4-attn_bias on audio": "bias", "A4-xattn on audio": "weights"}
 
 
 def test_arms_without_attention_are_refused(store, tmp_path):

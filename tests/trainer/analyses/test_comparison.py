@@ -38,11 +38,14 @@ def test_runs_of_one_arm_are_those_that_differ_in_their_seed_alone():
         groups = grouped([*one, other])
         assert len(groups) == 2
         assert [len(g) for g in groups.values()] == [3, 1]
+    begun = run_of("a4r", 4)
+    begun.record["init"] = "/nowhere/d0-0123456789ab"
+    assert [len(g) for g in grouped([*one, begun]).values()] == [3, 1]
     control = run_of("a4r", 1, control={"name": "zero", "options": {}})
     assert list(grouped([*one, control])) == ["a4r", "a4r-zero"]
 
 
-def found(difference, half, *, seeds=(3, 3), stated=None, p=0.1):
+def found(difference, half, *, seeds=(3, 3), stated=None, p=0.1, unit="recordings"):
     one = {
         "first": 0.5, "second": 0.5 + difference, "difference": difference,
         "ci95": [difference - half, difference + half], "p_seeds": p, "smallest_p": 0.1,
@@ -51,7 +54,8 @@ def found(difference, half, *, seeds=(3, 3), stated=None, p=0.1):
     return {
         "seeds": list(seeds),
         "paired": True,
-        "unit": "recordings",
+        "unit": unit,
+        "units": 30,
         **dict.fromkeys(METRICS, one),
     }
 
@@ -63,10 +67,14 @@ def found(difference, half, *, seeds=(3, 3), stated=None, p=0.1):
         (found(-0.2, 0.1), "lower"),
         (found(0.05, 0.1), "no difference shown"),
         (found(0.2, 0.1, seeds=(1, 1), stated=False), "fewer than 3 seeds: nothing is stated"),
+        (
+            found(0.2, 0.1, stated=False, unit="10-s blocks"),
+            "fewer than 5 recordings: nothing is stated",
+        ),
     ],
 )
 def test_the_verdict_says_what_may_be_said(data, word):
-    assert verdict(data["S"], data["seeds"]) == word
+    assert verdict(data["S"], data) == word
     table = comparison_table([Comparison(first="d0", second="a4r", found=data)])
     assert len(table.rows) == len(METRICS)
     assert table.rows[0][0] == "a4r against d0"

@@ -78,7 +78,7 @@ def test_a_stopped_analysis_goes_on_with_the_next_condition(bench, counting):
     assert outcome.findings[0].summary == {"a": 1, "b": 2, "c": 3}
 
 
-@pytest.mark.parametrize("what", ["weights", "version", "arrays", "half a file"])
+@pytest.mark.parametrize("what", ["weights", "version", "arrays", "half a file", "null"])
 def test_what_another_thing_gave_is_measured_again(bench, counting, what, monkeypatch):
     analyze(counting, [bench], ["sound"])
     file = bench.folder / "counting-sound.json"
@@ -88,6 +88,9 @@ def test_what_another_thing_gave_is_measured_again(bench, counting, what, monkey
         monkeypatch.setattr(Counting, "version", 2)
     elif what == "arrays":
         bench.store.arrays["A4"].fingerprint = "another"
+    elif what == "null":
+        record = json.loads(file.read_text())
+        file.write_text(json.dumps({**record, "conditions": dict.fromkeys("abc")}))
     else:
         file.write_bytes(file.read_bytes()[:40])
     bench.__dict__.pop("key", None)
@@ -95,16 +98,37 @@ def test_what_another_thing_gave_is_measured_again(bench, counting, what, monkey
     assert len(counting.computed) == 6
 
 
-def test_kept_embeddings_of_other_weights_are_made_again(bench):
+@pytest.mark.parametrize("damage", ["zeros", "empty", "no record", "a list", "weights"])
+def test_kept_embeddings_that_are_not_this_models_are_made_again(bench, damage):
     before = bench.embeddings["audio"]
-    assert np.load(bench.folder / "audio.npy").shape == before.shape
-    np.save(bench.folder / "audio.npy", np.zeros_like(before))
-    other = bench_of(bench.run.path.parent, "a4", bench.store, model=bench.model)
-    assert not other.embeddings["audio"].any()  # believed, under the same key
-    (other.run.path / MODEL).write_bytes(b"other weights")
-    third = bench_of(bench.run.path.parent, "a4", bench.store, model=bench.model)
-    (third.run.path / MODEL).write_bytes(b"other weights")
-    assert np.array_equal(third.embeddings["audio"], before)
+    audio, record = bench.folder / "audio.npy", bench.folder / "embeddings.json"
+    if damage == "zeros":
+        np.save(audio, np.zeros_like(before))
+    elif damage == "empty":
+        audio.write_bytes(b"")
+    elif damage == "no record":
+        record.unlink()
+    elif damage == "a list":
+        record.write_text("[]")
+
+    def opened():
+        found = bench_of(bench.run.path.parent, "a4", bench.store, model=bench.model)
+        if damage == "weights":
+            (found.run.path / MODEL).write_bytes(b"other weights")
+        return found
+
+    other, made = opened(), []
+    other.report = made.append
+    assert np.array_equal(other.embeddings["audio"], before)
+    assert made == ["embedding 20 segments"]
+    again = opened()
+    again.report = pytest.fail
+    assert np.array_equal(again.embeddings["audio"], before)
+
+
+def test_a_leaking_arm_says_so(bench):
+    bench.run.leaks = True
+    assert labels([bench]) == ["a4 (leaks)"]
 
 
 def test_a_run_that_cannot_be_asked_does_not_stop_others(tmp_path, counting):

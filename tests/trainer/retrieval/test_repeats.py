@@ -82,6 +82,46 @@ def test_a_tremolo_copies_itself():
     assert likeness(onset, pitch, STARTS).min() >= ALIKE
 
 
+def brute_force(onset, pitch, starts):
+    """The definition: every lag on a fine grid."""
+    found = np.zeros(len(starts))
+    for i, start in enumerate(starts):
+        own = (onset >= start) & (onset < start + 4)
+        for other in starts[starts != start]:
+            for lag in other - start + np.arange(-0.5, 0.501, 0.02):
+                there = (onset >= start + lag) & (onset < start + lag + 4)
+                if not own.any() or not there.any():
+                    continue
+                apart = np.abs(onset[own][:, None] + lag - onset[there][None]) <= 0.1
+                same = apart & (pitch[own][:, None] == pitch[there][None])
+                matched = same.any(1).sum() + same.any(0).sum()
+                found[i] = max(found[i], matched / (own.sum() + there.sum()))
+    return found
+
+
+@pytest.mark.parametrize("kind", ["chords", "song"])
+def test_what_the_definition_counts_is_found(kind):
+    """Chords eight a second whose harmony changes, and a song whose verses are played unevenly."""
+    rng = np.random.default_rng(4)
+    if kind == "chords":
+        struck = np.arange(0, 24, 0.125)
+        roots = 48 + (struck // 4.5).astype(int) * 5 % 12
+        onset, pitch = np.repeat(struck, 3), (roots[:, None] + [0, 4, 7]).ravel()
+    else:
+        verse = np.sort(rng.uniform(0, 6, 30)), rng.integers(50, 80, 30)
+        times = [verse[0] * f + at for f, at in ((1, 0), (1.02, 6.3), (0.98, 12.9), (1.1, 19.0))]
+        onset = np.concatenate(times) + rng.normal(0, 0.02, 120)
+        pitch = np.tile(verse[1], 4)
+    order = np.argsort(onset, kind="stable")
+    onset, pitch = onset[order].astype(float), pitch[order]
+    starts = np.arange(21.0)
+    expected, found = brute_force(onset, pitch, starts), likeness(onset, pitch, starts)
+    assert (found <= expected + 0.05).all()
+    missed = (expected >= ALIKE + 0.03) & (found < ALIKE)
+    assert not missed.any()
+    assert (expected >= ALIKE).sum() >= 4
+
+
 def test_silence_has_no_copy():
     assert likeness(np.zeros(0), np.zeros(0, int), STARTS).max() == 0
     onset, pitch = music()
