@@ -68,14 +68,12 @@ def analyze_runs(
     chosen = [a for _, a in ANALYSES.items()] if name == ALL else [ANALYSES.get(name)]
     require_pictures()
     benches = _benches(paths, split, store_path, device, console, trains=name != ALL)
-    outcomes: list[tuple[Outcome, Path | None]] = []
-    with console.progress(f"{name} of {len(benches)} runs", len(chosen)) as update:
-        for done, analysis in enumerate(chosen):
-            update(done, analysis.name)
-            for outcome in analyze(analysis, benches, variants, console.say):
-                outcomes.append((outcome, draw(outcome, out)))
-                write_json(out / f"{outcome.name}.json", outcome.plain())
-        update(len(chosen), "")
+    total = len(chosen) * len(benches)
+    with console.progress(f"{name} of {len(benches)} runs", total) as update:
+        found = analyze(chosen, benches, variants, console.say, update)
+    outcomes = [(outcome, draw(outcome, out)) for outcome in found]
+    for outcome in found:
+        write_json(out / f"{outcome.name}.json", outcome.plain())
     if not outcomes:
         (analysis,) = chosen
         raise UsageError(f"{name} has no such variant; it has: {', '.join(analysis.variants)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,6 +183,25 @@ def test_arms_are_compared_and_one_seed_states_nothing(runs: list[Path], tmp_pat
     alone = here("xmodal-compare", runs[0])
     assert alone.exit_code == 2
     assert "nothing to compare" in alone.stderr
+
+
+@pytest.mark.full
+def test_an_evaluation_of_other_weights_or_arrays_is_made_again(
+    runs: list[Path], split_store: Store, tmp_path: Path
+) -> None:
+    first = answer("xmodal-compare", *runs, "--protocol", "strict")
+    file = runs[0] / "evaluation/strict-validation.json"
+    record = json.loads(file.read_text())
+    for changed in ({"key": "another", "S": 0.123}, {"pool_hash": None}):
+        file.write_text(
+            json.dumps({k: v for k, v in {**record, **changed}.items() if v is not None})
+        )
+        assert answer("xmodal-compare", *runs, "--protocol", "strict") == first
+        assert json.loads(file.read_text())["S"] == record["S"]
+    moved = tmp_path / "renamed"
+    shutil.copytree(split_store.path, moved)
+    told = answer("xmodal-compare", *runs, "--protocol", "strict", "--store", moved)
+    assert told["strict"][0]["found"] == first["strict"][0]["found"]
 
 
 @pytest.mark.full

@@ -87,6 +87,11 @@ class Bench:
         keep_tokens(self.model, found, PASSES * len(found), available_memory(self.device))
         return found
 
+    def release(self) -> None:
+        """Let go of the model and of the split's data; they come back when they are asked for."""
+        for name in ("model", "resident"):
+            self.__dict__.pop(name, None)
+
     @cached_property
     def gallery(self) -> Gallery:
         """What retrieval knows of the split."""

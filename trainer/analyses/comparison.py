@@ -106,7 +106,7 @@ def comparison_table(comparisons: Sequence[Comparison]) -> Table:
             low, high = m["ci95"]
             rows.append(
                 [
-                    f"{c.second} against {c.first}",
+                    f"{c.second} – {c.first}",
                     " : ".join(map(str, reversed(c.found["seeds"]))),
                     f"{c.found['units']} {c.found['unit']}",
                     metric,
@@ -132,7 +132,8 @@ def verdict(m: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """What may be said of one metric."""
     if m["stated"]:
         return "higher" if m["difference"] > 0 else "lower"
-    if m["p_seeds"] is not None and min(found["seeds"]) < LEAST_SEEDS:
+    few = (k < LEAST_SEEDS for k, t in zip(found["seeds"], found["trained"], strict=True) if t)
+    if any(few):
         return f"fewer than {LEAST_SEEDS} seeds: nothing is stated"
     if found["unit"] != "recordings":
         return f"fewer than {LEAST_RECORDINGS} recordings: nothing is stated"
@@ -149,7 +150,7 @@ def draw_comparison(comparisons: Sequence[Comparison], figure: Figure) -> None:
         axes.plot(m["ci95"], [i, i], color=colour, lw=2)
         axes.plot(m["difference"], i, "o", color=colour, ms=5)
     axes.axvline(0, color=pictures.INK, lw=0.8)
-    axes.set_yticks(range(len(comparisons)), [f"{c.second} against {c.first}" for c in comparisons])
+    axes.set_yticks(range(len(comparisons)), [f"{c.second} – {c.first}" for c in comparisons])
     axes.invert_yaxis()
     axes.set_xlabel("difference of S, 95 % interval (grey: nothing may be stated)", fontsize=8)
     pictures.quiet(axes, grid="x")

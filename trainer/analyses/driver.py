@@ -40,7 +40,7 @@ class Outcome:
 
     analysis: Analysis
     variant: Variant
-    findings: Sequence[Finding]
+    findings: list[Finding]
     refused: dict[str, str]
 
     @property
@@ -59,31 +59,47 @@ class Outcome:
 
 
 def analyze(
-    analysis: Analysis,
+    analyses: Sequence[Analysis],
     benches: Sequence[Bench],
     variants: Sequence[Variant],
     report: Report = lambda text: None,
+    update: Callable[[float, str], None] = lambda done, note: None,
 ) -> list[Outcome]:
     """Measure every run in every variant; conditions that were measured before are read.
 
-    A run that cannot be asked does not keep others from being asked.
+    A run that cannot be asked does not keep others from being asked. Run by run, so that one model and
+    one split's data are in memory at a time.
+
+    Parameters
+    ----------
+    update : told how many analyses of runs are done
     """
-    names = labels(benches)
-    outcomes = []
-    for variant in variants:
-        if variant not in analysis.variants:
-            continue
-        findings, refused = [], {}
-        for bench, label in zip(benches, names, strict=True):
-            try:
-                findings.append(_measure(analysis, bench, variant, label, report))
-            except (AnalysisError, RetrievalError) as error:
-                refused[label] = str(error)
-                report(f"{label}: {error}")
-        outcomes.append(
-            Outcome(analysis=analysis, variant=variant, findings=findings, refused=refused)
+    outcomes = {
+        (analysis.name, variant): Outcome(
+            analysis=analysis, variant=variant, findings=[], refused={}
         )
-    return outcomes
+        for analysis in analyses
+        for variant in variants
+        if variant in analysis.variants
+    }
+    done = 0
+    for bench, label in zip(benches, labels(benches), strict=True):
+        for analysis in analyses:
+            update(done, f"{label}: {analysis.name}")
+            for variant in variants:
+                if (analysis.name, variant) not in outcomes:
+                    continue
+                outcome = outcomes[analysis.name, variant]
+                try:
+                    finding = _measure(analysis, bench, variant, label, report)
+                    outcome.findings.append(finding)
+                except (AnalysisError, RetrievalError) as error:
+                    outcome.refused[label] = str(error)
+                    report(f"{label}: {error}")
+            done += 1
+        bench.release()
+    update(done, "")
+    return list(outcomes.values())
 
 
 def _measure(

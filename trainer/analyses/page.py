@@ -74,7 +74,7 @@ def _runs(benches: Sequence[Bench]) -> Html:
         pairs = " + ".join(f"{p.descriptor} {p.mechanism}" for p in config.pairs)
         rows.append(
             [
-                label,
+                html.unbroken(label),
                 pairs or "no descriptor",
                 config.control.name,
                 f"{config.preset}, {config.size}",
@@ -100,7 +100,7 @@ def _scores(scores: Sequence[tuple[str, Mapping[str, Any]]]) -> Html:
         alone, full, hubs = r["no_copy"] or {}, r["full"]["a2m"] or {}, r["hubness"]
         rows.append(
             [
-                label,
+                html.unbroken(label),
                 r["protocol"],
                 r["S"],
                 low,

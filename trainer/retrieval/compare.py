@@ -120,6 +120,7 @@ def compare(first: Sequence[Scored], second: Sequence[Scored]) -> dict[str, Any]
         first, second = (sorted(g, key=lambda s: s.seed or 0) for g in (first, second))
     found: dict[str, Any] = {
         "seeds": [len(first), len(second)],
+        "trained": [g[0].seed is not None for g in (first, second)],
         "paired": paired,
         "unit": kind,
         "units": int(units.max(initial=-1)) + 1,

@@ -53,6 +53,7 @@ def found(difference, half, *, seeds=(3, 3), stated=None, p=0.1, unit="recording
     }  # fmt: skip
     return {
         "seeds": list(seeds),
+        "trained": [True, True],
         "paired": True,
         "unit": unit,
         "units": 30,
@@ -77,7 +78,7 @@ def test_the_verdict_says_what_may_be_said(data, word):
     assert verdict(data["S"], data) == word
     table = comparison_table([Comparison(first="d0", second="a4r", found=data)])
     assert len(table.rows) == len(METRICS)
-    assert table.rows[0][0] == "a4r against d0"
+    assert table.rows[0][0] == "a4r – d0"
     assert table.rows[0][-1] == word
     assert len(table.head) == len(table.rows[0])
 

@@ -55,9 +55,9 @@ def counting():
 
 
 def test_what_was_measured_is_read(bench, counting):
-    first = analyze(counting, [bench], ["paper", "sound"])
+    first = analyze([counting], [bench], ["paper", "sound"])
     assert len(counting.computed) == 6
-    again = analyze(counting, [bench], ["paper", "sound"])
+    again = analyze([counting], [bench], ["paper", "sound"])
     assert len(counting.computed) == 6
     assert [o.plain() for o in again] == [o.plain() for o in first]
     record = json.loads((bench.folder / "counting-sound.json").read_text())
@@ -68,19 +68,19 @@ def test_what_was_measured_is_read(bench, counting):
 def test_a_stopped_analysis_goes_on_with_the_next_condition(bench, counting):
     counting.stop_at = "c"
     with pytest.raises(KeyboardInterrupt):
-        analyze(counting, [bench], ["sound"])
+        analyze([counting], [bench], ["sound"])
     record = json.loads((bench.folder / "counting-sound.json").read_text())
     assert list(record["conditions"]) == ["a", "b"]
     assert not record["complete"]
     counting.stop_at = None
-    outcome = analyze(counting, [bench], ["sound"])[0]
+    outcome = analyze([counting], [bench], ["sound"])[0]
     assert counting.computed == ["sound a", "sound b", "sound c"]
     assert outcome.findings[0].summary == {"a": 1, "b": 2, "c": 3}
 
 
 @pytest.mark.parametrize("what", ["weights", "version", "arrays", "half a file", "null"])
 def test_what_another_thing_gave_is_measured_again(bench, counting, what, monkeypatch):
-    analyze(counting, [bench], ["sound"])
+    analyze([counting], [bench], ["sound"])
     file = bench.folder / "counting-sound.json"
     if what == "weights":
         (bench.run.path / MODEL).write_bytes(b"other weights")
@@ -94,7 +94,7 @@ def test_what_another_thing_gave_is_measured_again(bench, counting, what, monkey
     else:
         file.write_bytes(file.read_bytes()[:40])
     bench.__dict__.pop("key", None)
-    analyze(counting, [bench], ["sound"])
+    analyze([counting], [bench], ["sound"])
     assert len(counting.computed) == 6
 
 
@@ -143,7 +143,7 @@ def test_a_run_that_cannot_be_asked_does_not_stop_others(tmp_path, counting):
                 raise AnalysisError("nothing to ask", kind="inapplicable")
             return super().measure(bench, variant, condition)
 
-    outcome = analyze(Picky(), benches, ["sound"])[0]
+    outcome = analyze([Picky()], benches, ["sound"])[0]
     assert [f.label for f in outcome.findings] == ["a4"]
     assert outcome.refused == {"d0": "nothing to ask"}
 

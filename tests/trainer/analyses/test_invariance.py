@@ -171,11 +171,11 @@ def test_every_condition_embeds_the_changed_side_alone(store, tmp_path, monkeypa
             return plain(batch)
 
         monkeypatch.setattr(bench.model, f"embed_{side}", counted)
-    analyze(INVARIANCE, [bench], ["sound"])
+    analyze([INVARIANCE], [bench], ["sound"])
     assert counts == {"audio": (1 + 4 + 5) * n, "midi": (1 + 4 + 4) * n}
-    analyze(TRANSPOSITION, [bench], ["sound", "paper"])
+    analyze([TRANSPOSITION], [bench], ["sound", "paper"])
     assert counts == {"audio": 10 * n, "midi": (9 + 12) * n}
-    analyze(INVARIANCE, [bench], ["sound"])
+    analyze([INVARIANCE], [bench], ["sound"])
     assert counts == {"audio": 10 * n, "midi": 21 * n}
 
 
@@ -194,7 +194,7 @@ def test_a_model_that_hears_no_velocity_does_not_notice_it(store, tmp_path):
 
 
 def test_tables_and_pictures_are_made_from_the_records(bench):
-    outcome = analyze(TRANSPOSITION, [bench], ["sound"])[0]
+    outcome = analyze([TRANSPOSITION], [bench], ["sound"])[0]
     table = TRANSPOSITION.table(outcome.findings, "sound")
     conditions = outcome.findings[0].conditions
     assert [row[0] for row in table.rows] == list(conditions)
