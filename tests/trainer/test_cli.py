@@ -321,6 +321,7 @@ def test_the_test_split_of_an_unfinished_run_is_not_scored(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
     folder = copy_of(trained, tmp_path)
+    shutil.rmtree(folder / "evaluation")
     edit(folder / "run.json", status="interrupted")
     done = program("xmodal-evaluate", folder, "--split", "test")
     assert done.returncode == 3
