@@ -117,7 +117,7 @@ class Random(Control):
     def __init__(self, options: Any, arrays: Sequence[str], store: Store, seed: int) -> None:
         super().__init__(options, arrays, store, seed)
         if options.rows < 0:
-            raise ConfigError(f"control.rows = {options.rows}: must be at least 0")
+            raise ConfigError(f"control.options.rows = {options.rows}: must be at least 0")
         self.moments = {name: _moments(store, name, options.rows) for name in arrays}
 
     def values(
@@ -170,8 +170,8 @@ class Shuffled(Control):
                 return giver
             giver[same] = generator.integers(0, len(recording), int(same.sum()))
         raise ConfigError(
-            f"control.within = split: the {resident.split} split has too few recordings to take other "
-            "ones' values; use control.within=batch"
+            f"control.options.within = split: the {resident.split} split has too few recordings to take other "
+            "ones' values; use --set control.options.within=batch"
         )
 
 
