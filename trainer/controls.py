@@ -170,8 +170,8 @@ class Shuffled(Control):
                 return giver
             giver[same] = generator.integers(0, len(recording), int(same.sum()))
         raise ConfigError(
-            f"control.options.within = split: the {resident.split} split has too few recordings to take "
-            "other ones' values; use --set control.options.within=batch"
+            f"control.options.within = split: the {resident.split} split has too few recordings to "
+            "take other ones' values; use --set control.options.within=batch"
         )
 
 
