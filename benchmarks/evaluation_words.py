@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from benchmarks.cells import load, machine, row
 from trainer.analyses import ANALYSES
+from trainer.analyses.comparison import verdict
 from trainer.retrieval.baselines import BASELINES
 
 
@@ -32,6 +35,9 @@ def findings() -> str:
         "models and one rendered corpus. They show what the analyses do; of one seed each, they state "
         "nothing about arms. `python -m benchmarks.analyses` measures them again."
     ]
+    if data["controls"]:
+        lines = [_control(name, c["difference"]) for name, c in data["controls"].items()]
+        parts.append("What A4 itself is worth to `a4r`, on the test split:\n\n" + "\n".join(lines))
     for name, analysis in ANALYSES.items():
         tables = {t["variant"]: t for t in data["tables"] if t["analysis"] == name}
         if not tables:
@@ -46,6 +52,16 @@ def findings() -> str:
             summary = f"`{variant}`: {len(found['rows'])} rows"
             parts.append(f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>")
     return "\n\n".join(parts)
+
+
+def _control(name: str, found: dict[str, Any]) -> str:
+    m = found["S"]
+    low, high = m["ci95"]
+    return (
+        f"* S strict {m['second']:.3f}, trained with `{name}` in its place {m['first']:.3f}: "
+        f"{m['difference']:+.3f} [{low:+.3f}, {high:+.3f}], {found['seeds'][0]} seeds each, "
+        f"{found['units']} {found['unit']}: {verdict(m, found)}."
+    )
 
 
 def _cell(value: object) -> str:
