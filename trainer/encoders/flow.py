@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -44,32 +44,36 @@ class Onlooker:
     ``slot`` is ``layers`` where layers' outputs are wanted: padded sequences then run unpacked.
     """
 
-    slot: str = "onlooker"
+    slot: ClassVar[str] = "onlooker"
 
     def on_tokens(self, tokens: Tokens, batch: Batch) -> Tokens:
-        """As they are."""
+        """Called before positions are added."""
         return tokens
 
     def on_sequence(
         self, tokens: Tokens, batch: Batch, positions: Callable[[Tokens], Tokens]
     ) -> Tokens:
-        """As they are."""
+        """Called after; ``positions`` is the encoder's own position module."""
         return tokens
 
     def score_bias(self, tokens: Tokens, batch: Batch) -> ScoreBias | None:
-        """None."""
+        """Added to the scores of every layer; ``tokens`` are those that the layers run on."""
         return None
 
     def after_layer(self, x_BTC: Tensor, layer: int, tokens: Tokens, batch: Batch) -> Tensor:
-        """As it is."""
+        """Called on each layer's output; ``tokens`` has the padding and times."""
         return x_BTC
 
     def head(self, own: ProjectionHead) -> ProjectionHead:
-        """The encoder's own."""
+        """The head that this side's features go through; ``own`` is the encoder's."""
         return own
 
     def in_head(self, hidden: Tensor, layer: int, batch: Batch) -> Tensor:
-        """As it is."""
+        """Called inside the head (:class:`~trainer.encoders.heads.ProjectionHead`).
+
+        Rows of ``hidden`` are segments (of all processes) × slots, slots fastest; what is computed
+        from ``batch`` goes through ``batch.gather`` to have the same rows.
+        """
         return hidden
 
 

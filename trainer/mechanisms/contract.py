@@ -36,9 +36,9 @@ from torch import Tensor, nn
 from pipeline.base.registry import Registry
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.descriptors.contract import Axis, Descriptor, Side
-from trainer.attention import ScoreBias
-from trainer.batch import Batch, Tokens
+from trainer.batch import Batch
 from trainer.config import MechanismsConfig
+from trainer.encoders.flow import Onlooker
 from trainer.encoders.heads import ProjectionHead
 from trainer.mechanisms.align import mean_over_time
 
@@ -75,8 +75,8 @@ class Host:
     embedding: int
 
 
-class Mechanism(nn.Module):
-    """Base of all mechanisms.
+class Mechanism(Onlooker, nn.Module):
+    """Base of all mechanisms: an onlooker, until it overrides one of the encoders' hooks.
 
     Attributes
     ----------
@@ -139,36 +139,6 @@ class Mechanism(nn.Module):
 
     def adopt(self, head: ProjectionHead) -> None:
         """Called with the side's head when it is made, and again when it was given weights."""
-
-    def on_tokens(self, tokens: Tokens, batch: Batch) -> Tokens:
-        """Called before positions are added."""
-        return tokens
-
-    def on_sequence(
-        self, tokens: Tokens, batch: Batch, positions: Callable[[Tokens], Tokens]
-    ) -> Tokens:
-        """Called after; ``positions`` is the encoder's own position module."""
-        return tokens
-
-    def score_bias(self, tokens: Tokens, batch: Batch) -> ScoreBias | None:
-        """Added to the scores of every layer; ``tokens`` are those that the layers run on."""
-        return None
-
-    def after_layer(self, x_BTC: Tensor, layer: int, tokens: Tokens, batch: Batch) -> Tensor:
-        """Called on each layer's output; ``tokens`` has the padding and times."""
-        return x_BTC
-
-    def head(self, own: ProjectionHead) -> ProjectionHead:
-        """The head that this side's features go through; ``own`` is the encoder's."""
-        return own
-
-    def in_head(self, hidden: Tensor, layer: int, batch: Batch) -> Tensor:
-        """Called inside the head (:class:`~trainer.encoders.heads.ProjectionHead`).
-
-        Rows of ``hidden`` are segments (of all processes) × slots, slots fastest; what is computed
-        from ``batch`` goes through ``batch.gather`` to have the same rows.
-        """
-        return hidden
 
     def pair_weight(self) -> float:
         """What the loss between the two embeddings is multiplied by."""
