@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 from browser import open_page
-from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from pipeline.store import Store
@@ -22,16 +21,6 @@ from trainer.analyses import ANALYSES
 from trainer.cli import train_app
 from trainer.cli_analyses import analyze_app, compare_app
 
-ANALYZE_FLAGS = {
-    "--variant",
-    "--split",
-    "--store",
-    "--out",
-    "--device",
-    "--list",
-    "--json",
-}
-COMPARE_FLAGS = {"--protocol", "--split", "--baseline", "--store", "--out", "--device", "--json"}
 SMALL = (
     "--epochs",
     1,
@@ -77,26 +66,6 @@ def runs(split_store: Store, tmp_path_factory: pytest.TempPathFactory) -> list[P
     """A run with a descriptor and one without, barely trained."""
     out = tmp_path_factory.mktemp("runs")
     return [train(split_store, out, arm) for arm in ("d0", "a4r")]
-
-
-@pytest.mark.parametrize(
-    ("app", "flags"), [(analyze_app, ANALYZE_FLAGS), (compare_app, COMPARE_FLAGS)]
-)
-def test_the_flags_are_exactly_these(app: Any, flags: set[str]) -> None:
-    found = {o for p in get_command(app).params for o in (*p.opts, *p.secondary_opts)}
-    assert {f for f in found if f.startswith("--")} - {"--help"} == flags
-
-
-@pytest.mark.parametrize("function", ["analyze_main", "compare_main"])
-def test_help_shows_examples_and_imports_neither_torch_nor_numba(function: str) -> None:
-    code = (
-        f"import sys; sys.argv = ['x', '--help']\nfrom trainer.cli_analyses import {function}\n"
-        f"try:\n    {function}()\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'torch', 'numba', 'sklearn', 'matplotlib', 'zarr'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "Examples:" in done.stdout
-    assert done.stdout.strip().endswith("[]")
 
 
 def test_every_analysis_is_listed_with_its_variants() -> None:

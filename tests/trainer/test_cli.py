@@ -15,29 +15,16 @@ import pytest
 import torch
 from makers import build_quietly, corpus_of
 from safetensors.torch import load_file
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from pipeline.base.config import from_plain
 from pipeline.base.console import Console
 from pipeline.store import Store
-from trainer.cli import evaluate_app, train_app
+from trainer.cli import train_app
 from trainer.commands import _reporter
 from trainer.config import BudgetConfig, RunConfig
 from trainer.model import build_model
 from trainer.retrieval.baselines import BASELINES
-
-TRAIN_FLAGS = {
-    "--store", "--out", "--descriptor", "--mechanism", "--arm", "--preset", "--size", "--schedule",
-    "--epochs", "--batches-per-epoch", "--batch-size", "--seed", "--init", "--device", "--precision",
-    "--compile", "--no-compile", "--evaluate-every", "--pool-size", "--overwrite", "--resume",
-    "--deterministic", "--no-deterministic", "--dry-run", "--no-dry-run", "--config", "--list",
-    "--json", "--frontend", "--loss", "--freeze", "--set", "--recipe", "--tensorboard",
-}  # fmt: skip
-EVALUATE_FLAGS = {
-    "--baseline", "--protocol", "--split", "--store", "--seed", "--pool-size", "--save-embeddings",
-    "--by", "--out", "--device", "--json",
-}  # fmt: skip
 
 
 def program(
@@ -84,26 +71,6 @@ def trained(store: Store, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     pairs = ("--descriptor", "A4", "--mechanism", "reverse_xattn")
     told = answer("xmodal-train", *pairs, "--store", store.path, "--out", out, *SMALL)
     return Path(told["run"]), told
-
-
-@pytest.mark.parametrize(
-    ("app", "flags"), [(train_app, TRAIN_FLAGS), (evaluate_app, EVALUATE_FLAGS)]
-)
-def test_the_flags_are_exactly_these(app: Any, flags: set[str]) -> None:
-    found = {o for p in get_command(app).params for o in (*p.opts, *p.secondary_opts)}
-    assert {f for f in found if f.startswith("--")} - {"--help"} == flags
-
-
-@pytest.mark.parametrize("function", ["train_main", "evaluate_main"])
-def test_help_shows_examples_and_imports_neither_torch_nor_numba(function: str) -> None:
-    code = (
-        f"import sys; sys.argv = ['x', '--help']\nfrom trainer.cli import {function}\n"
-        f"try:\n    {function}()\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'torch', 'numba', 'librosa', 'pyarrow', 'zarr'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "Examples:" in done.stdout
-    assert done.stdout.strip().endswith("[]")
 
 
 @pytest.mark.parametrize(("what", "one"), [("descriptors", "A4"), ("mechanisms", "concat")])
