@@ -104,7 +104,7 @@ def _peak() -> float:
     raise RuntimeError("no VmHWM: this measures on Linux alone")
 
 
-def one_side_against_both(rounds: int, segments: int = 300) -> dict[str, Any]:
+def one_side_against_both(rounds: int, segments: int = 900) -> dict[str, Any]:
     """Seconds of the invariance suite, and of the same with both sides embedded for every condition.
 
     An untrained model of the ``sound`` preset at tiny size, on a synthetic store.

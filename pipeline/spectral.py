@@ -19,7 +19,6 @@ frames, the magnitudes, and what a family of descriptors shares (:meth:`Spectrum
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -77,34 +76,42 @@ class Spectrum:
                 f"a segment is float32 [{SEGMENT_SAMPLES}], not {samples.dtype} {samples.shape}"
             )
         self.samples = samples
-        self._workspace = workspace
+        self._workspace = workspace or Workspace()
         self._made: dict[Callable[[Spectrum], Any], Any] = {}
 
-    @cached_property
-    def _work(self) -> Workspace:
-        return self._workspace or Workspace()
-
-    @cached_property
+    @property
     def hops(self) -> FloatArray:
         """The padded frames, not windowed: sample ``512 q + r`` of frame t is ``hops[r, t + q]``."""
-        return stft.turn_hops(self.samples, self._work.buffers)
+        return self.once(_hops)
 
-    @cached_property
+    @property
     def magnitude(self) -> FloatArray:
         """float32 [1025, 188]: one row per bin, so that band sums run along contiguous time."""
-        stft.magnitudes(self.hops, self._work.magnitude, self._work.buffers)
-        return self._work.magnitude
+        return self.once(_magnitude)
 
     def scratch(self, make: Callable[[], T]) -> T:
         """The workspace's memory of this kind: overwritten when another segment's is computed."""
-        return self._work.scratch(make)
+        return self._workspace.scratch(make)
 
     def once(self, make: Callable[[Spectrum], T]) -> T:
-        """``make(self)``, computed at first use: for what several descriptors of a family share."""
+        """``make(self)``, computed at first use: for what several descriptors of a family share.
+
+        Not ``functools.cached_property``: before Python 3.12 that lets one thread compute at a time.
+        """
         if make not in self._made:
             self._made[make] = make(self)
         result: T = self._made[make]
         return result
+
+
+def _hops(segment: Spectrum) -> FloatArray:
+    return stft.turn_hops(segment.samples, segment._workspace.buffers)
+
+
+def _magnitude(segment: Spectrum) -> FloatArray:
+    work = segment._workspace
+    stft.magnitudes(segment.hops, work.magnitude, work.buffers)
+    return work.magnitude
 
 
 def bin_hz() -> npt.NDArray[np.float64]:

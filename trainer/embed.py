@@ -5,7 +5,8 @@ Shape suffixes: B batch, D embedding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
@@ -57,9 +58,9 @@ def embed_side(
     encode = encoders[side]
 
     def encoded(batch: Batch) -> tuple[Tensor]:
-        return (encode(batch if change is None else change(batch)),)
+        return (encode(batch),)
 
-    return over_batches(model, resident, encoded, batch_size)[0]
+    return over_batches(model, resident, encoded, batch_size, change=change)[0]
 
 
 @torch.no_grad()
@@ -69,6 +70,7 @@ def over_batches(
     encode: Callable[[Batch], tuple[Tensor, ...]],
     batch_size: int | None = None,
     positions: npt.NDArray[np.int64] | None = None,
+    change: Change | None = None,
 ) -> list[FloatArray]:
     """What ``encode`` makes of each batch, batches end to end: float32 arrays, one row a segment.
 
@@ -77,6 +79,8 @@ def over_batches(
     model : left in the mode in which it came; runs in evaluation mode and its run's precision
     batch_size : default: the run's own ``evaluation.batch_size``
     positions : of the segments among the resident ones; default: all of them, in order
+    change : is given every batch, in order, and returns what ``encode`` is to see instead; the next
+        batch is changed in another thread meanwhile
     """
     if positions is None:
         positions = np.arange(len(resident))
@@ -87,9 +91,24 @@ def over_batches(
     parts: list[tuple[Tensor, ...]] = []
     try:
         with matmul_precision(model.config.precision), autocast(model.config.precision, device):
-            for start in range(0, len(positions), batch_size):
-                found = encode(resident.batch(positions[start : start + batch_size]))
+            starts = range(0, len(positions), batch_size)
+            batches = (resident.batch(positions[at : at + batch_size]) for at in starts)
+            for batch in batches if change is None else _ahead(change, batches):
+                found = encode(batch)
                 parts.append(tuple(x_BD.float() for x_BD in found))
     finally:
         model.train(was_training)
     return [torch.cat(side).cpu().numpy() for side in zip(*parts, strict=True)]
+
+
+def _ahead(change: Change, batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Changed batches; the next one is in the making while one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        made: Future[Batch] | None = None
+        for batch in batches:
+            following = pool.submit(change, batch)
+            if made is not None:
+                yield made.result()
+            made = following
+        if made is not None:
+            yield made.result()

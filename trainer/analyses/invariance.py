@@ -125,6 +125,7 @@ class Invariance(Perturbed):
     """See the module."""
 
     name = "invariance"
+    version = 2
     title = "Invariance suite"
     question = (
         "How much does retrieval lose when one side is shifted, louder, an octave off or noisy?"

@@ -11,7 +11,10 @@ Shape suffixes: B batch, N notes, S samples, K descriptor width.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,16 +24,21 @@ from torch import Tensor
 
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.descriptors.contract import Notes, Side
-from pipeline.spectral import Spectrum, Workspace
+from pipeline.spectral import SAMPLE_RATE, SEGMENT_SAMPLES, Spectrum, Workspace
 from trainer.analyses.bench import Bench
 from trainer.batch import Batch
 from trainer.cache import DUMMY_NOTE, PADDING_NOTE
 from trainer.retrieval.baselines import segments_of
 
 HIGHEST = 127
+NOISE_SAMPLES = 180 * SAMPLE_RATE
+STRIDE = 1_000_003  # a prime: where in the noise the next segment's begins
 
+Ints = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
 Samples = npt.NDArray[np.float32]
-EditNotes = Callable[[Notes], Notes]
+EditNotes = Callable[[Notes], tuple[Notes, Mask]]
+"""From notes to as many changed notes, and which of them are left."""
 EditSamples = Callable[[Samples, int], Samples]
 Change = Callable[[Batch], Batch]
 
@@ -45,7 +53,7 @@ def read_arrays(bench: Bench, side: Side) -> list[str]:
 
 
 def notes_changed(bench: Bench, edit: EditNotes) -> Change:
-    """Batches in which every segment's notes went through ``edit``; it may also drop notes.
+    """Batches in which the notes of every segment went through ``edit``, which may leave some out.
 
     The padded length stays. A segment that had no notes stays as it is; one that has none left is
     given the dummy note, as any segment without notes.
@@ -53,25 +61,27 @@ def notes_changed(bench: Bench, edit: EditNotes) -> Change:
     arrays = read_arrays(bench, "midi")
 
     def change(batch: Batch) -> Batch:
-        positions = bench.resident.positions(batch.segments_B)
-        counts = bench.resident.note_counts[positions]
-        fields = {name: _column(batch, name).copy() for name in FIELDS}
-        padding_BN = batch.padding_BN.cpu().numpy().copy()
-        values = {name: batch.arrays[name].cpu().numpy().copy() for name in arrays}
-        for row, count in enumerate(counts):
-            if not count:
-                continue
-            own: Any = {n: fields[n][row, :count].astype(TYPES[n]) for n in FIELDS}
-            edited = edit(Notes(**own))
-            _put(fields, padding_BN, row, edited)
-            for name in arrays:
-                _put_values(values[name], row, name, edited)
+        counts = bench.resident.note_counts[bench.resident.positions(batch.segments_B)]
+        place_N = np.arange(batch.padding_BN.shape[1])
+        own_BN = place_N < counts[:, None]
+        given: Any = {n: _column(batch, n)[own_BN].astype(TYPES[n]) for n in FIELDS}
+        notes, kept = edit(Notes(**given))
+        left = np.bincount(np.repeat(np.arange(len(counts)), counts)[kept], minlength=len(counts))
+        left_BN = place_N < left[:, None]
+        notes = _chosen(notes, kept)
+        fields: dict[str, npt.NDArray[Any]] = {}
+        for name in FIELDS:
+            fields[name] = np.full_like(_column(batch, name), PADDING_NOTE[name])
+            fields[name][left == 0, 0] = DUMMY_NOTE[name]
+            fields[name][left_BN] = getattr(notes, name)
+        tensors: Any = {f"{SHORT.get(n, n)}_BN": torch.from_numpy(fields[n]) for n in FIELDS}
+        tensors["padding_BN"] = torch.from_numpy(place_N >= np.maximum(left, 1)[:, None])
         device = batch.padding_BN.device
-        tensors: Any = {
-            f"{SHORT.get(n, n)}_BN": torch.from_numpy(fields[n]).to(device) for n in FIELDS
+        made = {
+            name: torch.from_numpy(_extracted(name, notes, left, batch.arrays[name])).to(device)
+            for name in arrays
         }
-        made = {n: torch.from_numpy(v).to(device) for n, v in values.items()}
-        tensors["padding_BN"] = torch.from_numpy(padding_BN).to(device)
+        tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
         return dataclasses.replace(batch, **tensors, arrays={**batch.arrays, **made})
 
     return change
@@ -82,33 +92,47 @@ def sound_changed(bench: Bench, edit: EditSamples, shift: int = 0) -> Change:
 
     Parameters
     ----------
+    edit : called from several threads; may write into the samples that it is given
     shift : samples at 24 kHz; positive: the window begins later in the recording. Beyond the
         recording's ends is silence.
     """
     arrays = read_arrays(bench, "audio")
     hears = "audio" in bench.model.reads()
-    workspace = Workspace()
 
     def change(batch: Batch) -> Batch:
         rows = batch.segments_B.cpu().numpy()
-        heard: list[Samples] = []
-        values: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in arrays}
-        for position, samples, _ in segments_of(bench.store, rows, shift=shift):
-            edited = edit(samples, int(rows[position])).astype(np.float32)
-            if hears:
-                heard.append(edited)
-            if arrays:
+        heard = np.empty((len(rows), SEGMENT_SAMPLES), np.float32) if hears else None
+        values = {n: np.empty(batch.arrays[n].shape, np.float32) for n in arrays}
+
+        sound, turn = segments_of(bench.store, rows, shift=shift), threading.Lock()
+
+        def extract() -> None:
+            workspace = Workspace()
+            while True:
+                with turn:
+                    found = next(sound, None)
+                if found is None:
+                    return
+                position, samples, _ = found
+                edited = edit(samples, int(rows[position]))
+                if heard is not None:
+                    heard[position] = edited
                 spectrum = Spectrum(edited, workspace)
                 for name in arrays:
-                    values[name].append(_stored(DESCRIPTORS.get(name).extract(spectrum)))
+                    values[name][position] = _stored(DESCRIPTORS.get(name).extract(spectrum))
+
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads) as pool:
+            for done in [pool.submit(extract) for _ in range(threads)]:
+                done.result()
         device = batch.padding_BN.device
-        made = {n: torch.from_numpy(np.stack(v)).to(device) for n, v in values.items()}
-        audio_BS: Tensor | None = None
-        if hears:
-            audio_BS = torch.from_numpy(np.stack(heard)).to(device)
+        made = {n: torch.from_numpy(v).to(device) for n, v in values.items()}
         # What a frozen front end made of the unchanged sound is of no use here.
         return dataclasses.replace(
-            batch, audio_BS=audio_BS, arrays={**batch.arrays, **made}, tokens_BTC=None
+            batch,
+            audio_BS=None if heard is None else torch.from_numpy(heard).to(device),
+            arrays={**batch.arrays, **made},
+            tokens_BTC=None,
         )
 
     return change
@@ -126,27 +150,16 @@ def _column(batch: Batch, name: str) -> npt.NDArray[Any]:
     return tensor.cpu().numpy()
 
 
-def _put(
-    fields: dict[str, npt.NDArray[Any]], padding_BN: npt.NDArray[np.bool_], row: int, notes: Notes
-) -> None:
-    count = max(1, len(notes))
-    padding_BN[row] = np.arange(padding_BN.shape[1]) >= count
-    for name in FIELDS:
-        fields[name][row, : len(notes)] = getattr(notes, name)
-        fields[name][row, len(notes) :] = PADDING_NOTE[name]
-        if not len(notes):
-            fields[name][row, 0] = DUMMY_NOTE[name]
-
-
-def _put_values(values: npt.NDArray[np.float32], row: int, name: str, notes: Notes) -> None:
-    """A descriptor of changed notes in its row; zeros in padding."""
-    values[row] = 0
-    if len(notes):
-        found = _stored(DESCRIPTORS.get(name).extract(notes))
-        if DESCRIPTORS.get(name).axis == "note":
-            values[row, : len(found)] = found
-        else:
-            values[row] = found
+def _extracted(name: str, notes: Notes, counts: Ints, like_BNK: Tensor) -> npt.NDArray[np.float32]:
+    """A descriptor of changed notes, ``counts`` of them in each row; zeros in padding."""
+    descriptor = DESCRIPTORS.get(name)
+    values = np.zeros(like_BNK.shape, np.float32)
+    stops = np.cumsum(counts)
+    for row, (stop, count) in enumerate(zip(stops, counts, strict=True)):
+        if count:
+            found = _stored(descriptor.extract(notes.rows(int(stop - count), int(stop))))
+            values[row, : count if descriptor.axis == "note" else None] = found
+    return values
 
 
 def _stored(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -160,12 +173,14 @@ def _stored(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def transposed(semitones: int, *, beyond: str) -> EditNotes:
     """Pitches moved; what would leave 0 … 127 is ``"clamped"`` or ``"dropped"``."""
 
-    def edit(notes: Notes) -> Notes:
+    def edit(notes: Notes) -> tuple[Notes, Mask]:
         pitch = notes.pitch.astype(np.int64) + semitones
-        moved = dataclasses.replace(notes, pitch=np.clip(pitch, 0, HIGHEST).astype(np.uint8))
-        if beyond == "clamped":
-            return moved
-        return _chosen(moved, (pitch >= 0) & (pitch <= HIGHEST))
+        inside = (pitch >= 0) & (pitch <= HIGHEST)
+        moved = np.clip(pitch, 0, HIGHEST).astype(np.uint8)
+        return (
+            dataclasses.replace(notes, pitch=moved),
+            inside if beyond == "dropped" else np.ones_like(inside),
+        )
 
     return edit
 
@@ -173,18 +188,19 @@ def transposed(semitones: int, *, beyond: str) -> EditNotes:
 def louder(factor: float, *, rounding: str) -> EditNotes:
     """Velocities multiplied, ``"truncated"`` to 0 … 127 or ``"rounded"`` to 1 … 127."""
 
-    def edit(notes: Notes) -> Notes:
+    def edit(notes: Notes) -> tuple[Notes, Mask]:
         velocity = notes.velocity.astype(np.float64) * factor
         if rounding == "truncated":
             made = np.clip(velocity.astype(np.int64), 0, HIGHEST)
         else:
             made = np.clip(np.round(velocity), 1, HIGHEST)
-        return dataclasses.replace(notes, velocity=made.astype(np.uint8))
+        changed = dataclasses.replace(notes, velocity=made.astype(np.uint8))
+        return changed, np.ones(len(notes), bool)
 
     return edit
 
 
-def _chosen(notes: Notes, keep: npt.NDArray[np.bool_]) -> Notes:
+def _chosen(notes: Notes, keep: Mask) -> Notes:
     return Notes(**{f.name: getattr(notes, f.name)[keep] for f in dataclasses.fields(notes)})
 
 
@@ -211,13 +227,22 @@ def rolled(shift: int) -> EditSamples:
 
 
 def noisy(snr_db: float) -> EditSamples:
-    """White Gaussian noise, its σ the segment's own times 10^(−SNR/20); seeded by the segment."""
+    """White Gaussian noise, its σ the segment's own times 10^(−SNR/20).
+
+    Every segment hears another four seconds of one recording of noise, the same at every level.
+    """
 
     def edit(samples: Samples, segment: int) -> Samples:
-        generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([0, segment])))
+        noise = _noise()
+        at = segment * STRIDE % (len(noise) - len(samples))
         scale = np.float32(samples.std() * 10 ** (-snr_db / 20))
-        noise = generator.standard_normal(len(samples), dtype=np.float32)
-        found: Samples = samples + scale * noise
-        return found
+        samples += scale * noise[at : at + len(samples)]
+        return samples
 
     return edit
+
+
+@functools.cache
+def _noise() -> Samples:
+    """Drawing fresh noise for every segment takes longer than its spectrum."""
+    return np.random.Generator(np.random.PCG64(0)).standard_normal(NOISE_SAMPLES, dtype=np.float32)

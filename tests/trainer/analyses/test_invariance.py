@@ -58,7 +58,7 @@ def test_nothing_changed_is_the_store_to_the_bit(store, tmp_path, arm):
     bench = bench_of(tmp_path, arm, store)
     for side, change in (
         ("audio", sound_changed(bench, unchanged)),
-        ("midi", notes_changed(bench, lambda notes: notes)),
+        ("midi", notes_changed(bench, lambda notes: (notes, np.ones(len(notes), bool)))),
     ):
         assert np.array_equal(bench.changed(side, change)[side], bench.embeddings[side])
     wave = bench_of(tmp_path / "paper", arm, store, preset="paper")  # hears samples, keeps tokens
@@ -86,13 +86,16 @@ def test_clamping_changes_intervals_and_dropping_does_not():
         onset_s=np.array([0.0, 1.0, 2.0], np.float32),
         duration_s=np.ones(3, np.float32),
     )
-    assert transposed(12, beyond="clamped")(notes).pitch.tolist() == [112, 127, 127]
-    dropped = transposed(12, beyond="dropped")(notes)
-    assert dropped.pitch.tolist() == [112]
-    assert dropped.onset_s.tolist() == [0.0]
-    assert louder(1.5, rounding="truncated")(notes).velocity.tolist() == [15, 96, 127]
-    assert louder(0.05, rounding="truncated")(notes).velocity.tolist() == [0, 3, 6]
-    assert louder(0.05, rounding="rounded")(notes).velocity.tolist() == [1, 3, 6]
+    clamped, kept = transposed(12, beyond="clamped")(notes)
+    assert clamped.pitch.tolist() == [112, 127, 127]
+    assert kept.all()
+    assert transposed(12, beyond="dropped")(notes)[1].tolist() == [True, False, False]
+    for factor, rounding, velocities in (
+        (1.5, "truncated", [15, 96, 127]),
+        (0.05, "truncated", [0, 3, 6]),
+        (0.05, "rounded", [1, 3, 6]),
+    ):
+        assert louder(factor, rounding=rounding)(notes)[0].velocity.tolist() == velocities
 
 
 def test_a_segment_that_loses_all_notes_is_given_the_dummy(bench):
@@ -102,6 +105,21 @@ def test_a_segment_that_loses_all_notes_is_given_the_dummy(bench):
     assert empty.pitch_BN[:, 0].tolist() == [60] * len(batch)
     assert not empty.arrays["D4"].any()
     assert empty.pitch_BN.shape == batch.pitch_BN.shape
+
+
+def test_notes_that_are_left_move_up_to_the_front(bench):
+    batch = some_batch(bench)
+    highest = int(batch.pitch_BN.max())
+    fewer = notes_changed(bench, transposed(128 - highest, beyond="dropped"))(batch)
+    for row in range(len(batch)):
+        own = batch.pitch_BN[row] < highest
+        own &= ~batch.padding_BN[row]
+        count = int(own.sum())
+        assert torch.equal(fewer.onset_BN[row, :count], batch.onset_BN[row, own])
+        assert torch.equal(fewer.pitch_BN[row, :count], batch.pitch_BN[row, own] + 128 - highest)
+        assert int((~fewer.padding_BN[row]).sum()) == count
+        assert not fewer.arrays["D4"][row, count:].any()
+    assert int(fewer.padding_BN.sum()) > int(batch.padding_BN.sum())
 
 
 def test_the_window_moves_along_the_recording(store, bench):
@@ -131,12 +149,12 @@ def test_rolling_is_the_publication_s_to_the_sample():
 @pytest.mark.parametrize("snr", [40, 10])
 def test_noise_has_its_level_and_is_the_same_every_time(snr):
     samples = (0.3 * np.sin(np.arange(96_000) / 20)).astype(np.float32)
-    found = noisy(snr)(samples, 7)
+    found = noisy(snr)(samples.copy(), 7)
     noise = found - samples
     level = 20 * np.log10(samples.std() / noise.std())
     assert level == pytest.approx(snr, abs=0.1)
-    assert np.array_equal(found, noisy(snr)(samples, 7))
-    assert not np.array_equal(found, noisy(snr)(samples, 8))
+    assert np.array_equal(found, noisy(snr)(samples.copy(), 7))
+    assert not np.array_equal(found, noisy(snr)(samples.copy(), 8))
     silent = np.zeros(96_000, np.float32)
     assert not noisy(snr)(silent, 7).any()
 
