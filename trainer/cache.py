@@ -288,16 +288,27 @@ def held_arrays(store: Store, arrays: Sequence[str]) -> list[str]:
     return held
 
 
-def fingerprints(store: Store, arrays: Sequence[str]) -> dict[str, str]:
+def missing_arrays(store: Store, arrays: Sequence[str]) -> list[str]:
+    """What of ``arrays`` a store neither has nor lets batches compute."""
+    return [name for name in arrays if name not in store.arrays and name not in COMPUTED]
+
+
+def fingerprints(
+    store: Store, arrays: Sequence[str], *, planned: Sequence[str] = ()
+) -> dict[str, str]:
     """What a run's signature hashes of a store.
 
     Its identity, which recordings share a composition (the strict protocol, by which a run selects
     its best step, reads that and it is not in the identity), and the arrays that the run reads.
+    ``planned`` ones need not be there yet: they stand as they will be when they are added.
     """
-    held = held_arrays(store, arrays)
+    absent = [name for name in planned if name not in store.arrays]
+    held = held_arrays(store, [name for name in arrays if name not in absent])
     read = {name: store.arrays[name].fingerprint for name in held}
+    for name in absent:
+        read[name] = DESCRIPTORS.get(name).fingerprint(store.identity)
     for name in arrays:
-        if name not in held:  # another transform's last bits
+        if name not in read:  # another transform's last bits
             own = DESCRIPTORS.get(name).fingerprint(store.identity)
             read[name] = own + ON_DEVICE
     return {"store": store.identity, "compositions": store.grouping, **read}

@@ -97,7 +97,7 @@ def _train(request: RunRequest, console: Console) -> Run:
     updates = plan.config.budget.updates
     console.say(f"run: {plan.folder} ({plan.trainable:,} trainable parameters, {updates} updates)")
     with console.progress(f"train {plan.arm}", updates) as update:
-        return train(plan, score, _reporter(console, update, plan.config.budget))
+        return train(plan, score, reporter(console, update, plan.config.budget))
 
 
 def evaluate_run(
@@ -256,7 +256,7 @@ def _parts(rows: Sequence[tuple[str, dict[str, Any]]], by: str | None) -> str:
     return "".join(f"\n\n{parts_table(*row, by)}" for row in rows) if by else ""
 
 
-def _reporter(
+def reporter(
     console: Console, update: Callable[[float, str], None], budget: BudgetConfig
 ) -> Callable[[Any], None]:
     """Progress events as a bar, and a line per evaluation and epoch."""

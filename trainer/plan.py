@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from pipeline.base.config import digest
 from pipeline.base.errors import ConfigError, RunError
 from pipeline.store.reader import Store
 from trainer.arms import arm_name
-from trainer.cache import fingerprints
+from trainer.cache import fingerprints, missing_arrays
 from trainer.config import RunConfig, signature
 from trainer.model import ModuleCount, RetrievalModel, build_model, parameter_inventory
 from trainer.optim import build_optimizer
@@ -45,7 +46,8 @@ class RunRequest:
 class Plan:
     """What a request comes to, before anything is trained (also for ``--dry-run``).
 
-    ``modules``: parameters of every part of the model, the last row their total.
+    ``modules``: parameters of every part of the model, the last row their total. ``missing``: arrays
+    that it reads and the store does not have yet.
     """
 
     request: RunRequest
@@ -58,6 +60,7 @@ class Plan:
     fingerprints: dict[str, str]
     modules: list[ModuleCount]
     leaks: bool
+    missing: tuple[str, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -75,28 +78,54 @@ def plan_run(request: RunRequest, init: str | None = None) -> Plan:
 
     ``init``: signature of a run that does not exist yet, to start from (recipes).
     """
-    config = resolve(request.config)
-    model = _buildable(config)
-    store = Store.open(request.store)
-    reads = fingerprints(store, model.reads())
     if request.init is not None:
         init = _finished_run(request.init).signature
-    sign = signature(config, reads, init)
-    arm = arm_name(config.pairs)
-    if config.control.name != "real":
-        arm = f"{arm}-{config.control.name}"
-    return Plan(
-        request=request,
-        store=store,
-        config=config,
-        arm=arm,
-        signature=sign,
-        folder=request.out / f"{arm}-{sign}",
-        reads=model.reads(),
-        fingerprints=reads,
-        modules=parameter_inventory(model),
-        leaks=any(m.leaks for m in model.every_mechanism()),
-    )
+    return Planner(Store.open(request.store)).plan(request, init)
+
+
+class Planner:
+    """Plans many runs on one store; a model that several of them have is made once.
+
+    Parameters
+    ----------
+    ahead : whether runs may read arrays that the store does not have yet (:attr:`Plan.missing`)
+    """
+
+    def __init__(self, store: Store, *, ahead: bool = False) -> None:
+        self.store, self.ahead = store, ahead
+        self._models: dict[str, tuple[RetrievalModel, list[ModuleCount]]] = {}
+
+    def plan(self, request: RunRequest, init: str | None = None) -> Plan:
+        """What a request comes to; ``init``: signature of the run that it starts from."""
+        config = resolve(request.config)
+        model, modules = self._model(config)
+        missing = missing_arrays(self.store, model.reads()) if self.ahead else []
+        reads = fingerprints(self.store, model.reads(), planned=missing)
+        sign = signature(config, reads, init)
+        arm = arm_name(config.pairs)
+        if config.control.name != "real":
+            arm = f"{arm}-{config.control.name}"
+        return Plan(
+            request=request,
+            store=self.store,
+            config=config,
+            arm=arm,
+            signature=sign,
+            folder=request.out / f"{arm}-{sign}",
+            reads=model.reads(),
+            fingerprints=reads,
+            modules=modules,
+            leaks=any(m.leaks for m in model.every_mechanism()),
+            missing=tuple(missing),
+        )
+
+    def _model(self, config: RunConfig) -> tuple[RetrievalModel, list[ModuleCount]]:
+        """A model without memory: what neither seed nor evaluation changes is made once."""
+        key = digest(dataclasses.replace(config, seed=0, evaluation=None))  # type: ignore[arg-type]
+        if key not in self._models:
+            model = _buildable(config)
+            self._models[key] = model, parameter_inventory(model)
+        return self._models[key]
 
 
 def _finished_run(path: Path) -> Run:

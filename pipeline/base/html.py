@@ -107,24 +107,33 @@ def size(n_bytes: float) -> str:
     return f"{number(n_bytes)} GB"
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, sortable: bool = False) -> Html:
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    sortable: bool = False,
+    filterable: bool = False,
+) -> Html:
     """A table that scrolls sideways where the screen is narrow.
 
     Numbers stand right, formatted by :func:`number`; None is a dash; a sortable table is sorted by
-    clicking on a column's head.
+    clicking on a column's head; a filterable one shows the rows that have all words of its box.
     """
     listed = list(rows)
-    body = [tag("tr", *map(_cell, row)) for row in listed]
+    sides = ["n" if any(_is_amount(row[i]) for row in listed) else None for i in range(len(head))]
+    body = [tag("tr", *map(_cell, row, sides)) for row in listed]
     names = [
-        tag(
-            "th",
-            tag("button", name, type="button") if sortable else name,
-            class_="n" if any(_is_amount(row[i]) for row in listed) else None,
-        )
-        for i, name in enumerate(head)
+        tag("th", tag("button", name, type="button") if sortable else name, class_=side)
+        for name, side in zip(head, sides, strict=True)
     ]
     inner = join(tag("thead", tag("tr", *names)), tag("tbody", *body))
-    return tag("div", tag("table", inner, class_="sortable" if sortable else None), class_="scroll")
+    shown = tag(
+        "div", tag("table", inner, class_="sortable" if sortable else None), class_="scroll"
+    )
+    if not filterable:
+        return shown
+    box = tag("input", type="search", placeholder="only rows with …", aria_label="only rows with")
+    return tag("div", box, tag("output"), shown, class_="filterable")
 
 
 def pairs(items: Iterable[tuple[str, object]]) -> Html:
@@ -210,12 +219,14 @@ def page(title: str, lead: Html, sections: Sequence[Section]) -> str:
     return "<!DOCTYPE html>\n" + tag("html", tag("head", head), tag("body", body), lang="en") + "\n"
 
 
-def _cell(value: object) -> Html:
+def _cell(value: object, side: str | None) -> Html:
     if isinstance(value, bool):
         return tag("td", "yes" if value else "no")
     if _is_amount(value):
         return tag("td", number(value), class_="n", data_v=repr(float(value)))
-    return tag("td", DASH if value is None else value)
+    if value is None:
+        return tag("td", DASH, class_=side)
+    return tag("td", value)
 
 
 def _is_amount(value: object) -> TypeGuard[float]:

@@ -1,4 +1,5 @@
-/* The page's only script: tables sort by a click, a line follows the sound, a click moves it. */
+/* The page's only script: tables sort by a click and filter by words, a line follows the sound, a
+   click moves it. */
 "use strict";
 
 for (const button of document.querySelectorAll("table.sortable th button")) {
@@ -20,6 +21,19 @@ for (const button of document.querySelectorAll("table.sortable th button")) {
       return sign * x.textContent.localeCompare(y.textContent, undefined, { numeric: true });
     };
     body.append(...rows.sort(compare));
+  });
+}
+
+for (const box of document.querySelectorAll(".filterable input")) {
+  const rows = Array.from(box.parentElement.querySelectorAll("tbody tr"));
+  box.addEventListener("input", () => {
+    const words = box.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const row of rows) {
+      const text = row.textContent.toLowerCase();
+      row.hidden = !words.every((word) => text.includes(word));
+    }
+    const shown = rows.filter((row) => !row.hidden).length;
+    box.nextElementSibling.value = words.length ? shown + " of " + rows.length : "";
   });
 }
 

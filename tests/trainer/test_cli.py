@@ -21,7 +21,7 @@ from pipeline.base.config import from_plain
 from pipeline.base.console import Console
 from pipeline.store import Store
 from trainer.cli import train_app
-from trainer.commands import _reporter
+from trainer.commands import reporter
 from trainer.config import BudgetConfig, RunConfig
 from trainer.model import build_model
 from trainer.retrieval.baselines import BASELINES
@@ -139,7 +139,7 @@ def test_floors_stand_beside_every_arm(trained: tuple[Path, dict[str, Any]]) -> 
 def test_speed_time_left_and_best_score_are_told() -> None:
     notes: list[str] = []
     budget = BudgetConfig(epochs=2, batches_per_epoch=50, batch_size=16)
-    report = _reporter(Console(), lambda done, note: notes.append(note), budget)
+    report = reporter(Console(), lambda done, note: notes.append(note), budget)
     report({"event": "step", "step": 1, "loss": 2.5, "segments_per_s": 12.4})
     report({"event": "evaluation", "epoch": 1, "S": 0.5, "best_S": 0.75})
     report({"event": "step", "step": 100, "loss": 2.5, "segments_per_s": 12.4})

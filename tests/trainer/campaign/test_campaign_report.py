@@ -1,0 +1,441 @@
+"""The page of a campaign: its figures are those of the records, and it says what it does not know."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import open_page, parse, rows, section, words
+from campaign_fakes import (
+    GROUPING,
+    IDENTITY,
+    POOL,
+    STORE,
+    planned,
+    scored,
+    sweep_of,
+    write_run,
+)
+
+from pipeline.base.config import from_plain
+from pipeline.base.errors import ConfigError
+from pipeline.base.files import read_json
+from trainer.arms import ARMS, arm_name, pair
+from trainer.campaign import report, standing
+from trainer.campaign.plan import PlannedRun, Skipped, Sweep
+from trainer.campaign.recorded import Recorded, known_recorded, read_recorded
+from trainer.campaign.report import campaign_page, write_report
+from trainer.campaign.standing import interval_of
+from trainer.floors import Floor
+from trainer.records import file_name, read_scored, write_scores
+from trainer.retrieval.compare import compare
+
+QUALITY = {"d0": 0.3, "a4": 0.45, "a4r": 0.6, "d4a4": 0.65, "d4r": 0.2, "d4a4cm": 3.0}
+SEEDS = (42, 123, 456)
+
+
+def make(out: Path) -> Sweep:
+    """Three seeds of d0, a4r and d4a4; one of a4, d4r, d4a4cm; a7 stopped, a8 not begun."""
+    runs = [planned(0, "d0", group="foundation", label="first stage", budget={"epochs": 5})]
+    arms = [(a, s) for a in ("d0", "a4r", "d4a4") for s in SEEDS]
+    arms += [(a, 42) for a in ("a4", "d4r", "d4a4cm", "a7", "a8")]
+    for arm, seed in arms:
+        runs.append(planned(len(runs), arm, seed, after=0, leaks=arm == "d4a4cm"))
+    start = write_run(out, runs[0], quality=0.3)
+    for run in runs[1:]:
+        if run.arm == "a7":
+            write_run(out, run, status="interrupted", done=0.7, start=start)
+        elif run.arm != "a8":
+            write_run(out, run, quality=QUALITY[run.arm], start=start)
+    left = Skipped(what="D1 concat", why="D1 is one vector a segment; concat wants one a frame")
+    return sweep_of(out, runs, reference="screening", skipped=[left])
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    return make(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def page(sweep: Sweep) -> ET.Element:
+    return parse(campaign_page(sweep))
+
+
+def heads(part: ET.Element, nth: int = 0) -> list[str]:
+    return [words(cell) for cell in list(part.iter("thead"))[nth].iter("th")]
+
+
+def by_arm(part: ET.Element, nth: int = 0, name: str = "arm") -> dict[str, dict[str, str]]:
+    """Rows of the n-th table by what stands under ``name``; of equal heads the first counts."""
+    head = heads(part, nth)
+    found = [dict(reversed(list(zip(head, row, strict=True)))) for row in rows(part, nth)]
+    return {row[name]: row for row in found}
+
+
+def records(sweep: Sweep, arm: str, name: str = "strict-test") -> list[dict[str, Any]]:
+    return [
+        read_json(sweep.path(r) / "evaluation" / f"{name}.json")
+        for r in sweep.runs
+        if r.arm == arm and r.group == "arms"
+    ]
+
+
+def test_the_leaderboard_has_the_scores_of_the_records(sweep: Sweep, page: ET.Element) -> None:
+    part = section(page, "Leaderboard")
+    titles = [words(s.find("b")) for s in part.iter("summary")]  # type: ignore[arg-type]
+    assert titles == [
+        "Strict protocol, test split", "Paper protocol, test split",
+        "Strict protocol, validation split", "Paper protocol, validation split",
+    ]  # fmt: skip
+    for nth, name in enumerate(
+        ("strict-test", "paper-test", "strict-validation", "paper-validation")
+    ):
+        table = by_arm(part, nth)
+        for arm in ("d0", "a4r", "a4"):
+            mean = fmean(r["S"] for r in records(sweep, arm, name))
+            assert float(table[arm]["S"]) == pytest.approx(mean, abs=6e-4)
+    assert table["a4r"]["seeds"] == "3 of 3"
+    one = records(sweep, "a4")[0]
+    row = by_arm(part)["a4"]
+    shown = float(row["from"]), float(row["to"])
+    assert shown == pytest.approx(tuple(one["ci95"]["S"]), abs=6e-4)
+    assert float(row["R@1 a→m"]) == pytest.approx(one["a2m"]["R@1"], abs=6e-4)
+
+
+def test_only_what_is_comparable_and_finished_is_ranked(sweep: Sweep, page: ET.Element) -> None:
+    table = by_arm(section(page, "Leaderboard"))
+    ranks = {arm: row["rank"] for arm, row in table.items()}
+    assert set(ranks) == {"first stage", "d0", "a4", "a4r", "d4a4", "d4r", "d4a4cm (leaks)"}
+    assert ranks["first stage"] == ranks["d4a4cm (leaks)"] == "–"
+    S = {a: fmean(r["S"] for r in records(sweep, a)) for a in ("d0", "a4", "a4r", "d4a4", "d4r")}
+    for arm, score in S.items():
+        assert ranks[arm] == str(1 + sum(other > score for other in S.values()))
+    assert ranks["d4r"] == "5"
+    assert table["d4a4cm (leaks)"]["comparable"] == "not comparable: leaks"
+    assert table["first stage"]["comparable"].startswith("caveats: updates")
+    assert table["a4"]["comparable"] == "comparable"
+
+
+def test_differences_are_paired_and_stated_only_from_three_seeds(
+    sweep: Sweep, page: ET.Element
+) -> None:
+    def group(arm: str) -> list[Any]:
+        return [
+            read_scored(sweep.path(r) / "evaluation" / "strict-test", r.folder, r.seed)
+            for r in sweep.runs
+            if r.arm == arm and r.group == "arms"
+        ]
+
+    table = by_arm(section(page, "Leaderboard"))
+    for arm in ("a4r", "d4a4", "a4", "d4r"):
+        found = compare(group("d0"), group(arm))["S"]
+        assert float(table[arm]["– d0"].replace("−", "-")) == pytest.approx(
+            found["difference"], abs=6e-4
+        )
+    assert table["a4r"]["against d0"] == "higher"
+    assert table["a4"]["against d0"] == "fewer than 3 seeds: nothing is stated"
+    assert table["d4a4cm (leaks)"]["against d0"] == "leaks"
+    assert table["d4a4cm (leaks)"]["– d0"] == table["d0"]["– d0"] == "–"
+    told = rows(section(page, "Differences"))
+    assert {row[0] for row in told} == {f"{a} – d0" for a in ("a4r", "d4a4", "a4", "d4r")}
+    assert "Drawn faintly" in words(section(page, "Differences"))
+
+
+def test_what_is_not_finished_is_shown_as_such(sweep: Sweep, page: ET.Element) -> None:
+    table = by_arm(section(page, "Runs"), name="run")
+    assert len(table) == len(sweep.runs)
+    assert table["a7, seed 42"]["status"] == "stopped"
+    assert (table["a7, seed 42"]["step"], table["a7, seed 42"]["of"]) == ("21", "30")
+    assert table["a8, seed 42"]["status"] == "missing"
+    assert table["d0, seed 42"]["starts from"] == "first stage, seed 42"
+    tiles = words(next(e for e in page.iter("div") if e.get("class") == "tiles"))
+    assert tiles.startswith("13 of 15 runs are done; 1 stopped, 1 missing")
+    assert "a7" in words(section(page, "Learning curves"))  # its log is worth seeing
+
+
+def test_the_page_says_what_its_figures_are_not(page: ET.Element) -> None:
+    header = words(next(page.iter("header")))
+    assert "corpus “demo”, with models of size tiny" in header
+    assert "8 recordings (160 queries) of its test split" in header
+    assert "confirms or refutes nothing of the paper's" in header
+    assert "none is stated from one seed" in header
+    assert "Here 6 of 9 entries have fewer than 3 finished seeds" in header
+    assert "(leaks)" in header
+
+
+def test_pictures_have_the_data(sweep: Sweep, page: ET.Element) -> None:
+    marks = [t.text or "" for t in section(page, "Leaderboard").iter("title")]
+    for record, run in zip(records(sweep, "a4r"), SEEDS, strict=True):
+        assert f"seed {run}: {record['S']:.3f}" in marks
+    (heat,) = section(page, "Descriptor × mechanism").iter("svg")
+    cells = {t.text or "" for t in heat.iter("title")}
+    S = fmean(r["S"] for r in records(sweep, "a4r"))
+    base = fmean(r["S"] for r in records(sweep, "d0"))
+    assert f"a4r: {S:.3f}, {S - base:+.3f}" in cells
+    names = [t.text for t in heat.iter("text")]
+    assert {"A4", "D4", "concat", "reverse_xattn"} <= set(names)
+    shades = {r.get("class"): r.get("fill-opacity") for r in heat.iter("rect")}
+    assert {"cell up", "cell down", "cell flat"} == set(shades)
+    spots = {
+        (t.text or "").partition(":")[0] for t in section(page, "Cost against score").iter("title")
+    }
+    assert {"d0", "a4", "a4r", "d4a4"} <= spots
+    assert "d4a4cm" not in spots
+    curves = section(page, "Learning curves")
+    assert len(list(curves.iter("figure"))) == 2 * 8  # all but the one that was not begun
+    seeds = by_arm(section(page, "Seeds"))
+    assert set(seeds) == {"d0", "a4r", "d4a4"}
+    for seed, record in zip(SEEDS, records(sweep, "d4a4"), strict=True):
+        assert float(seeds["d4a4"][f"seed {seed}"]) == pytest.approx(record["S"], abs=6e-4)
+
+
+def test_the_papers_figures_stand_beside_those_of_here(sweep: Sweep, page: ET.Element) -> None:
+    part = section(page, "Recorded by the paper")
+    table = by_arm(part, name="recorded")
+    assert list(table) == sorted(table, key=lambda a: int(table[a]["rank"]))
+    assert (table["d4a4"]["S"], table["d0"]["S"], table["d4a4cm"]["S"]) == (
+        "0.698",
+        "0.602",
+        "0.524",
+    )
+    mine = fmean(r["S"] for r in records(sweep, "a4r", "paper-validation"))
+    assert float(table["a4r"]["S here"]) == pytest.approx(mine, abs=6e-4)
+    assert table["a7"]["S here"] == "–"
+    assert table["d0"]["arm here"] == "d0"  # not the stage that all start from
+    assert "Source: Phideus" in words(part)
+
+
+def test_what_is_left_out_is_told_with_its_reason(page: ET.Element) -> None:
+    assert rows(section(page, "Left out of the plan")) == [
+        ["D1 concat", "D1 is one vector a segment; concat wants one a frame"]
+    ]
+    assert "without training-free floors" in words(section(page, "What is missing here"))
+
+
+def test_damage_is_told_on_the_page_and_leaves_the_rest(tmp_path: Path) -> None:
+    whole = make(tmp_path)
+    folders = {r.label: whole.path(r) for r in whole.runs}
+    (folders["a4r, seed 42"] / "run.json").write_text("{")
+    (folders["a4r, seed 123"] / "evaluation" / "strict-test.parquet").write_bytes(b"PAR1")
+    (folders["d4r, seed 42"] / "evaluation" / "strict-test.json").write_text("[]")
+    with (folders["d0, seed 42"] / "metrics.jsonl").open("ab") as handle:
+        handle.write(b"\x00\n")
+    said: list[str] = []
+    page = parse(campaign_page(whole, say=said.append))
+    told = words(section(page, "What is missing here"))
+    for what in (
+        "run.json is left out",
+        "strict-test.json is left out",
+        "line 34 of 34 is damaged",
+    ):
+        assert what in told
+        assert any(what in line for line in said)
+    assert "no evaluation strict-test, or it does not read" in told
+    board = section(page, "Leaderboard")
+    assert by_arm(board)["a4r"]["seeds"] == "2 of 3"
+    assert "d4r" not in by_arm(board)
+    assert "d4r" in by_arm(board, 1)
+
+
+def test_a_campaign_that_has_not_begun(tmp_path: Path) -> None:
+    page = parse(campaign_page(sweep_of(tmp_path, [planned(0, "d0"), planned(1, "a4r")])))
+    assert "No run of this campaign is finished" in words(section(page, "Leaderboard"))
+    assert [row[3] for row in rows(section(page, "Runs"))] == ["missing", "missing"]
+
+
+def test_without_a_test_score_of_every_run_validation_stands_first(tmp_path: Path) -> None:
+    runs = [planned(0, "d0"), planned(1, "a4r")]
+    write_run(tmp_path, runs[0], quality=0.3)
+    write_run(tmp_path, runs[1], quality=0.3, splits=["validation"])
+    part = section(parse(campaign_page(sweep_of(tmp_path, runs))), "Leaderboard")
+    (first, *_) = part.iter("summary")
+    assert words(first).startswith("Strict protocol, validation split")
+    assert set(by_arm(part, 2)) == {"d0"}
+
+
+def test_hostile_words_are_words(tmp_path: Path) -> None:
+    odd = "<script>alert(1)</script> & more"
+    runs = [planned(0, "d0"), planned(1, "a4r", label=odd)]
+    for run in runs:
+        write_run(tmp_path, run, quality=0.3)
+    plan = dataclasses.replace(sweep_of(tmp_path, runs), title=odd, summary=odd)
+    page = parse(campaign_page(plan))
+    assert len(list(page.iter("script"))) == 1
+    assert odd in by_arm(section(page, "Leaderboard"))
+
+
+def test_settings_are_ranked_apart_and_have_their_own_reference(tmp_path: Path) -> None:
+    runs: list[PlannedRun] = []
+    for epochs in (2, 3):
+        for arm in ("d0", "a4r"):
+            over = {"budget": {"epochs": epochs}}
+            runs.append(planned(len(runs), arm, settings={"budget.epochs": epochs}, **over))
+            write_run(tmp_path, runs[-1], quality=QUALITY[arm] + epochs / 10)
+    part = section(parse(campaign_page(sweep_of(tmp_path, runs))), "Leaderboard")
+    table = by_arm(part)
+    assert {(r["setting"], r["rank"]) for r in table.values()} == {
+        (f"budget.epochs {n}", str(rank)) for n in (2, 3) for rank in (1, 2)
+    }
+    for epochs in (2, 3):
+        S = {a: float(table[f"{a}, budget.epochs {epochs}"]["S"]) for a in ("d0", "a4r")}
+        shown = table[f"a4r, budget.epochs {epochs}"]["– d0"]
+        assert float(shown) == pytest.approx(S["a4r"] - S["d0"], abs=2e-3)
+
+
+def test_a_reference_of_another_budget_is_none(tmp_path: Path) -> None:
+    runs = [planned(0, "d0", budget={"epochs": 2}), planned(1, "a4r"), planned(2, "a4")]
+    for run in runs:
+        write_run(tmp_path, run, quality=QUALITY[run.arm])
+    table = by_arm(section(parse(campaign_page(sweep_of(tmp_path, runs))), "Leaderboard"))
+    assert table["a4r"]["– d0"] == "–"
+    assert table["a4r"]["against d0"].startswith("d0 differs in more: updates")
+
+
+def test_floors_are_read_where_they_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make(tmp_path)
+    store: Any = types.SimpleNamespace(
+        identity=IDENTITY, grouping=GROUPING, name=STORE, path=Path(STORE),
+        segments=types.SimpleNamespace(split=np.array(["train", "test"]), recording=np.arange(2)),
+    )  # fmt: skip
+    for module in (report, standing):
+        monkeypatch.setattr(module, "Store", types.SimpleNamespace(open=lambda path: store))
+    kept = {}
+    for name, quality in (("flux", 0.25), ("chroma", 0.4)):
+        for split in ("test", "validation"):
+            folder = Floor(name, store, split, cache=tmp_path / "baselines", pool_size=POOL).folder
+            for protocol, seed in (("strict", None), ("paper", 42)):
+                found = scored(split, protocol, quality, 5)
+                own = {"run": name, "store": STORE, "store_identity": f"{IDENTITY} {GROUPING}"}
+                write_scores(folder / file_name(protocol, split, seed), found.record() | own, found)
+                kept[name, protocol, split] = found.record()["S"]
+    page = parse(campaign_page(sweep, floors=["flux", "chroma"]))
+    table = by_arm(section(page, "Leaderboard"))
+    for name in ("flux", "chroma"):
+        assert float(table[f"floor: {name}"]["S"]) == pytest.approx(
+            kept[name, "strict", "test"], abs=6e-4
+        )
+    assert "– chroma" in heads(section(page, "Leaderboard"))
+    S, floor = float(table["a4r"]["S"]), float(table["floor: chroma"]["S"])
+    assert float(table["a4r"]["– chroma"]) == pytest.approx(S - floor, abs=2e-3)
+    pairs = {row[0] for row in rows(section(page, "Differences"))}
+    assert {"a4r – floor flux", "d0 – floor chroma", "a4r – d0"} <= pairs
+    assert not [s for s in page.iter("section") if s[0].text == "What is missing here"]
+
+
+def test_the_interval_of_several_seeds_holds_both_doubts(sweep: Sweep) -> None:
+    runs = [r for r in sweep.runs if r.arm == "a4r"]
+    group = [
+        read_scored(sweep.path(r) / "evaluation" / "strict-test", r.folder, r.seed) for r in runs
+    ]
+    low, high = interval_of(group) or (0.0, 0.0)
+    mean = fmean(s.score("S") for s in group)
+    assert low < mean < high
+    spread = float(np.std([s.score("S") for s in group], ddof=1)) / np.sqrt(3) * 4.303
+    assert high - mean >= spread * 0.999 or high == 1.0
+    # Queries of 8 recordings, all answered alike by the seeds, leave the doubt of recordings.
+    same = [dataclasses.replace(group[0], seed=s, name=str(s)) for s in SEEDS]
+    of_queries = interval_of(same) or (0.0, 0.0)
+    assert of_queries[0] < of_queries[1]
+    assert interval_of(group[:1]) is None
+    other = dataclasses.replace(group[1], record={**group[1].record, "pool_hash": "x"})
+    assert interval_of([group[0], other]) is None
+
+
+@pytest.mark.parametrize("name", known_recorded())
+def test_recorded_figures_are_whole(name: str) -> None:
+    found = read_recorded(name)
+    assert found.rows
+    assert found.source
+    assert found.note.strip()
+    for row in found.rows:
+        base, _, control = row.arm.rpartition("-")
+        assert row.arm in ARMS or (base in ARMS and control in ("zero", "random", "shuffled"))
+        assert 0 < row.S < 1
+        if row.a2m is not None and row.m2a is not None and not row.note:
+            assert min(row.a2m, row.m2a) == row.S
+        assert all(0 < S < 1 and epoch >= 1 for epoch, S in row.curve)
+        if row.curve and not row.note:
+            at = dict(row.curve)
+            assert at.get(row.epoch or 0, row.S) == row.S
+    assert len({(r.label, r.seed) for r in found.rows}) == len(found.rows)
+
+
+def test_recorded_means_are_those_that_were_printed() -> None:
+    lines = read_recorded("seeds").lines()
+    means = {label: round(100 * fmean(r.S for r in rows), 1) for label, rows in lines.items()}
+    assert means == {"d0": 75.2, "a4r": 80.7, "d4-a4r": 81.2, "d4a4": 84.0}
+    assert [len(rows) for rows in lines.values()] == [5] * 4
+    assert len(read_recorded("screening").rows) == 13
+    with pytest.raises(ConfigError, match="no recorded results 'x'"):
+        read_recorded("x")
+    with pytest.raises(ConfigError, match="unknown"):
+        from_plain(Recorded, {"heading": "x"})
+
+
+def test_an_unknown_reference_is_told(tmp_path: Path) -> None:
+    plan = sweep_of(tmp_path, [planned(0, "d0")], reference="nobody")
+    told = section(parse(campaign_page(plan)), "What is missing here")
+    assert "without the paper's figures: there are no recorded results 'nobody'" in words(told)
+
+
+def test_arms_without_a_name_have_a_heat_map_too(tmp_path: Path) -> None:
+    pairs = [(pair(d, "film"),) for d in ("A7", "A8", "A9")]
+    runs = [planned(i, p) for i, p in enumerate(pairs)]
+    for i, run in enumerate(runs):
+        assert run.arm == arm_name(pairs[i]) == f"A{7 + i}-film"
+        write_run(tmp_path, run, quality=0.2 + 0.1 * i)
+    part = section(parse(campaign_page(sweep_of(tmp_path, runs))), "Descriptor × mechanism")
+    assert "the mean of all" in words(part)
+    (svg,) = part.iter("svg")
+    assert len([r for r in svg.iter("rect") if r.get("class") != "cell flat"]) == 3
+
+
+STEPS = """
+const box = document.querySelector(".filterable input");
+box.value = "a4 COMPARABLE";
+box.dispatchEvent(new Event("input"));
+const table = document.querySelector("table.sortable");
+table.querySelectorAll("th button")[COLUMN].click();
+table.querySelectorAll("th button")[COLUMN].click();
+const shown = Array.from(table.tBodies[0].rows).filter((row) => !row.hidden);
+document.body.dataset.shown = JSON.stringify(shown.map((row) => row.cells[1].textContent));
+const all = Array.from(table.tBodies[0].rows).map((row) => row.cells[COLUMN].textContent);
+document.body.dataset.all = JSON.stringify(all);
+document.body.dataset.count = document.querySelector(".filterable output").value;
+"""
+
+
+@pytest.mark.full
+def test_sorting_and_filtering_work_in_a_browser(sweep: Sweep, tmp_path: Path) -> None:
+    file = write_report(sweep, tmp_path / "report.html")
+    seen = open_page(file, tmp_path / "a")
+    assert (seen.console, seen.requests) == ([], [])
+    assert 'data-ready="yes"' in seen.dom  # our script ran, so its hash is the policy's
+    column = heads(section(parse(file.read_text(encoding="utf-8")), "Leaderboard")).index("S")
+    steps = STEPS.replace("COLUMN", str(column))
+    # The page's own policy forbids other scripts: without it, ours is driven as a reader would.
+    driven = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*/>', "", file.read_text())
+    driven = driven.replace("</body>", f"<script>{steps}</script></body>")
+    (tmp_path / "driven.html").write_text(driven)
+    seen = open_page(tmp_path / "driven.html", tmp_path / "b")
+    assert seen.console == []
+
+    def data(name: str) -> str:
+        (found,) = re.findall(f'data-{name}="([^"]*)"', seen.dom)
+        return str(found).replace("&quot;", '"')
+
+    shown = json.loads(data("shown"))
+    assert set(shown) == {"a4", "a4r", "d4a4", "d4a4cm (leaks)"}
+    assert data("count") == "4 of 7"
+    values = [float(v) for v in json.loads(data("all"))]
+    assert values == sorted(values, reverse=True)

@@ -1,0 +1,334 @@
+"""What would end runs in a queue is found before: a fault is made, and a check names it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.base.files import FolderLock, read_json, write_json
+from pipeline.store import Store
+from pipeline.store.schema import seal
+from trainer.campaign import preflight as module
+from trainer.campaign.manifest import read_campaign
+from trainer.campaign.plan import Sweep, plan_campaign
+from trainer.campaign.preflight import Check, preflight
+from trainer.campaign.work import do_run
+from trainer.estimate import Estimate
+from trainer.mechanisms import MECHANISMS
+
+CAMPAIGN = """
+title = "Two runs, one from the other"
+corpus = "tiny"
+size = "tiny"
+[settings.budget]
+epochs = 1
+batches_per_epoch = 2
+batch_size = 4
+[settings.evaluation]
+pool_size = {pool}
+first = 1
+[[runs]]
+name = "base"
+arms = ["d0"]
+[[runs]]
+name = "arms"
+from = "base"
+arms = ["a4r"]
+seeds = [42, 123]
+"""
+Plan = Callable[..., Sweep]
+
+
+def planned(store: Store, folder: Path, pool: int = 8) -> Sweep:
+    (folder / "two.toml").write_text(CAMPAIGN.format(pool=pool))
+    return plan_campaign(read_campaign(str(folder / "two.toml")), store.path, folder / "runs")
+
+
+@pytest.fixture(scope="module")
+def planned_once(split_store: Store, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
+    return planned(split_store, tmp_path_factory.mktemp("planned"))
+
+
+@pytest.fixture
+def plan(planned_once: Sweep, tmp_path: Path) -> Plan:
+    """The campaign with its runs in a folder; ``own`` on a store that a test may break."""
+
+    def made(own: bool = False) -> Sweep:
+        sweep = dataclasses.replace(planned_once, out=str(tmp_path / "runs"))
+        if not own:
+            return sweep
+        store = tmp_path / "features" / planned_once.store_name
+        shutil.copytree(planned_once.store, store)
+        return dataclasses.replace(sweep, store=str(store))
+
+    return made
+
+
+@pytest.fixture
+def no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps, and what they would cost, are not what the test is about."""
+    cost = Estimate(flops_a_step=1, resident_bytes=1, state_bytes=1, activation_bytes=1,
+                    available_bytes=100, seconds=7200.0)  # fmt: skip
+    monkeypatch.setattr(module, "rehearse", lambda plan, start, device: "not tried")
+    monkeypatch.setattr(module, "estimate", lambda config, store, device: cost)
+
+
+def failed(checks: list[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks if not check.ok}
+
+
+def begin(sweep: Sweep, index: int, **over: Any) -> Path:
+    """A run as one that was begun and stopped leaves it."""
+    run = sweep.runs[index]
+    folder = sweep.path(run)
+    record = {
+        "signature": run.signature, "status": "interrupted", "config": run.config,
+        "store": {"path": sweep.store}, "reads": {"store": "s"}, "versions": {},
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "run.json", {**record, **over})
+    return folder
+
+
+def test_a_campaign_that_can_run_passes_every_check(plan: Plan) -> None:
+    sweep, said = plan(), list[str]()
+    checks = preflight(sweep, device="cpu", minutes=60, say=said.append)
+    assert failed(checks) == {}
+    names = [check.name for check in checks]
+    # Two seeds of an arm are one model: one step.
+    assert [n for n in names if n.startswith("a step of")] == [
+        "a step of d0, seed 42", "a step of a4r, seed 42",
+    ]  # fmt: skip
+    assert len(said) == len(checks)
+    assert all(line.startswith("ok") for line in said)
+    out = Path(sweep.out)
+    assert not list(out.iterdir())  # it leaves nothing behind
+
+
+def test_runs_that_are_done_are_not_tried(plan: Plan) -> None:
+    sweep = plan()
+    base = do_run(sweep, sweep.runs[0], device="cpu")
+    names = [check.name for check in preflight(sweep, device="cpu")]
+    assert "a step of d0, seed 42" not in names
+    for run in sweep.runs[1:]:
+        do_run(sweep, run, device="cpu")
+    (only,) = preflight(sweep, device="cpu")
+    assert only.ok
+    assert "every run is done" in only.detail
+    # What others start from is looked at byte by byte.
+    (base.path / "model.safetensors").write_bytes(b"other")
+    (sweep.path(sweep.runs[1]) / "run.json").unlink()
+    assert "gone or was changed" in failed(preflight(sweep, device="cpu"))["beginnings"].detail
+
+
+def test_a_store_that_went_away_is_refused(plan: Plan, no_steps: None) -> None:
+    sweep = plan(own=True)
+    shutil.rmtree(sweep.store)
+    found = failed(preflight(sweep, device="cpu"))
+    assert "there is no store" in found["store"].detail
+
+
+def test_a_store_of_which_a_file_is_short_is_refused(plan: Plan, no_steps: None) -> None:
+    sweep = plan(own=True)
+    record = read_json(Path(sweep.store) / "store.json")
+    name = max(record["files"], key=lambda n: record["files"][n]["size"])
+    with (Path(sweep.store) / name).open("r+b") as handle:
+        handle.truncate(100)
+    assert "has 100 bytes" in failed(preflight(sweep, device="cpu"))["store"].detail
+
+
+def test_a_changed_byte_is_found_by_the_full_check(
+    plan: Plan, no_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = plan(own=True)
+    record = read_json(Path(sweep.store) / "store.json")
+    name = max(record["files"], key=lambda n: record["files"][n]["size"])
+    file = Path(sweep.store) / name
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    monkeypatch.setattr(module, "SAMPLE_BYTES", 1000)
+    assert failed(preflight(sweep, device="cpu")) == {}  # the sample has not the largest file
+    assert name in failed(preflight(sweep, device="cpu", full=True))["store"].detail
+
+
+def test_a_store_without_an_array_is_refused_with_the_command_that_adds_it(
+    plan: Plan, no_steps: None
+) -> None:
+    sweep = plan(own=True)
+    record = read_json(Path(sweep.store) / "store.json")
+    lacking = dataclasses.replace(sweep.runs[1], missing=("A4",))
+    sweep = dataclasses.replace(sweep, runs=(sweep.runs[0], lacking, sweep.runs[2]))
+    assert failed(preflight(sweep, device="cpu")) == {}  # it was added since the plan was made
+    store = Path(sweep.store)
+    del record["arrays"]["A4"]
+    _write_record(store, record)
+    found = failed(preflight(sweep, device="cpu"))
+    assert f"xmodal-features add {store} --descriptors A4" in found["arrays"].remedy
+
+
+def _write_record(store: Path, record: dict[str, Any]) -> None:
+    write_json(store / "store.json", seal(record))
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(plan: Plan, no_steps: None) -> None:
+    sweep = plan()
+    sweep = dataclasses.replace(sweep, out="/proc/nowhere")
+    found = failed(preflight(sweep, device="cpu"))
+    assert "cannot write and lock" in found["folder of runs"].detail
+    assert "--out" in found["folder of runs"].remedy
+
+
+def test_a_disk_that_checkpoints_would_fill_is_refused(
+    plan: Plan, no_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = plan()
+    least = sum(4 * (r.parameters + 2 * r.trainable) * 3 for r in sweep.runs)
+    usage = shutil.disk_usage(sweep.store)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=least))
+    assert "space" in failed(preflight(sweep, device="cpu"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10 * least))
+    assert failed(preflight(sweep, device="cpu")) == {}
+
+
+def test_a_run_goes_on_only_with_the_versions_that_began_it(plan: Plan, no_steps: None) -> None:
+    sweep = plan()
+    begin(sweep, 0, versions={"torch": torch.__version__.partition("+")[0]})
+    begin(sweep, 0, versions={"numpy": "1.0"})
+    found = failed(preflight(sweep, device="cpu"))["versions"]
+    assert "begun with numpy 1.0" in found.detail
+    assert str(sweep.path(sweep.runs[0])) in found.remedy
+
+
+def test_a_run_that_gains_no_step_is_not_queued_again(plan: Plan, no_steps: None) -> None:
+    sweep = plan()
+    write_json(begin(sweep, 0) / "attempts.json", {"failure": "3 starts gained no step"})
+    assert "gained no step" in failed(preflight(sweep, device="cpu"))["beginnings"].detail
+
+
+def test_a_run_folder_that_does_not_read_is_refused(plan: Plan, no_steps: None) -> None:
+    sweep = plan()
+    (begin(sweep, 0) / "run.json").write_text("{")
+    assert "does not read" in failed(preflight(sweep, device="cpu"))["beginnings"].detail
+
+
+def test_a_run_that_failed_is_told_and_tried_again(plan: Plan, no_steps: None) -> None:
+    sweep = plan()
+    begin(sweep, 0, status="failed", failure={"kind": "diverged", "message": "loss is nan"})
+    checks = preflight(sweep, device="cpu")
+    assert failed(checks) == {}
+    (about,) = [check for check in checks if check.name == "beginnings"]
+    assert "1 runs that failed are tried again" in about.detail
+
+
+def test_code_that_would_make_another_run_is_refused(plan: Plan, no_steps: None) -> None:
+    sweep = plan()
+    other = dataclasses.replace(sweep.runs[0], signature="0" * 12, folder="d0-" + "0" * 12)
+    changed = dataclasses.replace(sweep, runs=(other,))
+    found = failed(preflight(changed, device="cpu"))
+    assert "plan the campaign again" in found["d0, seed 42"].remedy
+    assert "0 of 1 runs" in found["configurations"].detail
+
+
+def test_a_thing_that_is_not_registered_here_is_named(
+    plan: Plan, no_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = plan()
+    config = json.loads(json.dumps(sweep.runs[1].config).replace("reverse_xattn", "from_elsewhere"))
+    run = dataclasses.replace(sweep.runs[1], config=config)
+    sweep = dataclasses.replace(sweep, runs=(sweep.runs[0], run))
+    assert "from_elsewhere" in failed(preflight(sweep, device="cpu"))[run.label].detail
+
+
+def test_a_mechanism_that_breaks_in_its_first_step_is_found(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("stack expects each tensor to be equal size\nand more")
+
+    sweep = plan()
+    monkeypatch.setattr(MECHANISMS.get("reverse_xattn"), "on_sequence", broken)
+    found = failed(preflight(sweep, device="cpu"))
+    assert list(found) == ["a step of a4r, seed 42", "memory of a4r, seed 42"]
+    assert found["a step of a4r, seed 42"].detail == "stack expects each tensor to be equal size"
+
+
+def test_a_loss_that_is_not_a_number_is_found(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.model import RetrievalModel
+
+    real = RetrievalModel.training_step
+
+    def spoiled(self: RetrievalModel, batch: Any) -> Any:
+        loss, parts = real(self, batch)
+        return loss * float("nan"), parts
+
+    sweep = plan()
+    monkeypatch.setattr(RetrievalModel, "training_step", spoiled)
+    found = failed(preflight(sweep, device="cpu"))
+    assert "loss nan" in found["a step of d0, seed 42"].detail
+
+
+def test_pools_that_the_store_is_too_small_for_are_found(
+    split_store: Store, tmp_path: Path
+) -> None:
+    found = failed(preflight(planned(split_store, tmp_path, pool=256), device="cpu"))
+    assert "cannot fill a strict pool of 256" in found["a step of d0, seed 42"].detail
+
+
+def test_only_a_few_segments_are_loaded_for_a_step(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from trainer import cache
+
+    rows: list[int] = []
+    real = cache._read_rows
+
+    def counted(store: Any, name: str, wanted: Any, *rest: Any) -> Any:
+        if name != "audio":
+            rows.append(len(wanted))
+        return real(store, name, wanted, *rest)
+
+    monkeypatch.setattr(cache, "_read_rows", counted)
+    assert failed(preflight(plan(), device="cpu")) == {}
+    assert set(rows) == {4}  # a batch, of 42 segments
+
+
+def test_a_gpu_that_only_the_nodes_have_is_told(
+    plan: Plan, no_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    checks = preflight(plan(), device="cuda")
+    assert failed(checks) == {}
+    assert checks[-1].detail == "not known: this machine has no GPU"
+
+
+def test_memory_that_a_run_would_not_get_is_refused(
+    plan: Plan, no_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost = dataclasses.replace(module.estimate(None, None, None), available_bytes=2)  # type: ignore[arg-type]
+    monkeypatch.setattr(module, "estimate", lambda config, store, device: cost)
+    found = failed(preflight(plan(), device="cpu"))
+    assert "needs about" in found["memory of d0, seed 42"].detail
+
+
+def test_a_time_limit_is_compared_with_the_longest_run(plan: Plan, no_steps: None) -> None:
+    last = preflight(plan(), device="cpu", minutes=30)[-1]
+    assert last.ok
+    assert "about 120 min on cpu of 30 min" in last.detail
+    assert "queued again about 3 times" in last.detail
+    assert "again" not in preflight(plan(), device="cpu", minutes=180)[-1].detail
+
+
+def test_a_run_that_a_process_is_at_is_left_alone(plan: Plan, no_steps: None) -> None:
+    sweep = plan()
+    with FolderLock(sweep.path(sweep.runs[0])):
+        names = [check.name for check in preflight(sweep, device="cpu")]
+    assert "a step of a4r, seed 42" in names
+    assert "a step of d0, seed 42" not in names

@@ -1,0 +1,206 @@
+"""A campaign on this machine: every run in a process of its own, several at a time.
+
+Runs are independent processes, so that one that dies (out of memory, a broken driver) takes nothing
+with it. A stop is passed on to all of them; each leaves a checkpoint. Which run comes next is read
+from the run folders, so that another launcher, or a queue, may work on the same campaign.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pipeline.base.console import Console
+from pipeline.base.errors import EXIT_RESUMABLE, Interrupted, XmodalError
+from trainer.campaign.plan import PLAN_FILE, PlannedRun, Sweep
+from trainer.campaign.state import State, logged_step, run_state, states
+
+LOGS = "logs"
+LOOK_S = 0.5
+PATIENCE_S = 300.0
+"""How long runs may take to write a checkpoint after a stop, before they are killed."""
+TASK = "from trainer.cli_sweep import main; main()"
+BUSY, WAITS = 77, 76
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Slot:
+    """Room for one run at a time: a device, and the threads that it computes with."""
+
+    device: str
+    threads: int
+    visible: str | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Of the run's process."""
+        own = {"OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
+        if self.visible is not None:
+            own["CUDA_VISIBLE_DEVICES"] = self.visible
+        return {**os.environ, **own}
+
+
+def slots(device: str, gpus: Sequence[str], jobs: int, threads: int | None) -> list[Slot]:
+    """``jobs`` runs side by side on each GPU, or on this machine's cores.
+
+    Parameters
+    ----------
+    device : cpu or cuda
+    gpus : as ``CUDA_VISIBLE_DEVICES`` names them; ignored on a CPU
+    threads : of each run; default: all cores shared out
+    """
+    places: Sequence[str | None] = gpus if device == "cuda" else [None]
+    each = threads or max(1, len(os.sched_getaffinity(0)) // (jobs * len(places)))
+    return [Slot(device=device, threads=each, visible=p) for _ in range(jobs) for p in places]
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class _Running:
+    run: PlannedRun
+    process: subprocess.Popen[bytes]
+    slot: Slot
+    began: float
+
+
+def run_campaign(sweep: Sweep, room: Sequence[Slot], console: Console) -> list[State]:
+    """Do every run that is not done, as many at a time as there are slots.
+
+    Returns
+    -------
+    The states of all runs afterwards.
+
+    Raises
+    ------
+    Interrupted
+        after a stop signal, when every run has left its checkpoint.
+    XmodalError
+        (kind ``runs-failed``) at the end, when some run failed; the others were done.
+    """
+    launcher = _Launcher(sweep, room, console)
+    total = sum(run.updates for run in sweep.runs)
+    try:
+        with console.progress(sweep.name, total) as update:
+            launcher.work(update)
+    except BaseException:
+        launcher.stop()
+        raise
+    if launcher.failed:
+        logs = sweep.folder / LOGS
+        lines = "; ".join(f"{sweep.runs[i].label}: {text}" for i, text in launcher.failed.items())
+        raise XmodalError(
+            f"{len(launcher.failed)} of {len(sweep.runs)} runs failed ({lines}); their logs are in "
+            f"{logs}; the same command does them again",
+            kind="runs-failed",
+        )
+    return states(sweep)
+
+
+class _Launcher:
+    def __init__(self, sweep: Sweep, room: Sequence[Slot], console: Console) -> None:
+        self.sweep, self.console = sweep, console
+        self.free = list(room)
+        self.running: dict[int, _Running] = {}
+        self.failed: dict[int, str] = {}
+        self.steps = {}  # type: dict[int, int]
+        self.left = {run.index for run in sweep.runs}
+
+    def work(self, update: Callable[[float, str], None]) -> None:
+        """Until every run is done, failed, or waits for one that failed."""
+        while True:
+            self._reap()
+            self._begin()
+            for index in self.running:
+                self.steps[index] = logged_step(self.sweep.path(self.sweep.runs[index]))
+            names = ", ".join(r.run.label for r in self.running.values())
+            update(min(sum(self.steps.values()), self._total() - bool(self.left)), names)
+            if not self.left and not self.running:
+                update(self._total(), "")
+                return
+            time.sleep(LOOK_S)
+
+    def stop(self) -> None:
+        """Ask every run to leave a checkpoint, and wait for it."""
+        for each in self.running.values():
+            each.process.send_signal(signal.SIGTERM)
+        give_up = time.monotonic() + PATIENCE_S
+        for each in self.running.values():
+            try:
+                each.process.wait(max(0.1, give_up - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                each.process.kill()
+                each.process.wait()
+
+    def _total(self) -> int:
+        return sum(run.updates for run in self.sweep.runs)
+
+    def _begin(self) -> None:
+        for index in sorted(self.left):
+            run = self.sweep.runs[index]
+            state = run_state(self.sweep, run)
+            self.steps[index] = state.step
+            if state.status == "done":
+                self.left.discard(index)
+            elif run.after in self.failed:
+                self.left.discard(index)
+                self.failed[index] = f"starts from {self.sweep.runs[run.after].label}"
+            elif self.free and state.status in ("missing", "stopped", "failed"):
+                self.left.discard(index)
+                self._start(run, self.free.pop(0))
+
+    def _start(self, run: PlannedRun, slot: Slot) -> None:
+        log = self.sweep.folder / LOGS / f"{run.folder}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        plan = self.sweep.folder / PLAN_FILE
+        options = ["--device", slot.device, "--threads", slot.threads]
+        command = [sys.executable, "-c", TASK, "task", plan, run.index, *options]
+        with log.open("ab") as handle:
+            handle.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%S')} {run.label}\n".encode())
+            handle.flush()
+            process = subprocess.Popen(
+                [*map(str, command)],
+                stdout=handle,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env=slot.environment(),
+                start_new_session=True,  # a Ctrl-C reaches us alone; we pass it on once
+            )
+        self.running[run.index] = _Running(
+            run=run, process=process, slot=slot, began=time.monotonic()
+        )
+
+    def _reap(self) -> None:
+        for index, each in list(self.running.items()):
+            code = each.process.poll()
+            if code is None:
+                continue
+            del self.running[index]
+            self.free.append(each.slot)
+            seconds = time.monotonic() - each.began
+            state = run_state(self.sweep, each.run)
+            if code == 0:
+                self.console.say(f"{each.run.label}: S {state.S:.3f} ({seconds:.0f} s)")
+                self.steps[index] = each.run.updates
+            elif code in (BUSY, WAITS):
+                self.left.add(index)  # somebody else's, or not yet: looked at again
+            elif code == EXIT_RESUMABLE:
+                raise Interrupted("a run was stopped; nothing is lost; repeat the command to go on")
+            else:
+                self.failed[index] = state.note or last_line(self.sweep, each.run)
+                self.console.say(f"{each.run.label}: failed: {self.failed[index]}")
+
+
+def last_line(sweep: Sweep, run: PlannedRun) -> str:
+    """The end of a run's log: why it died, where it could not tell otherwise."""
+    try:
+        text = Path(sweep.folder / LOGS / f"{run.folder}.log").read_text(errors="replace")
+    except OSError:
+        return "it left no log"
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines or lines[-1].startswith("---"):
+        return "it died without a word (killed, or out of memory)"
+    return lines[-1].removeprefix("error: ")

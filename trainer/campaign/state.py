@@ -1,0 +1,156 @@
+"""What became of a campaign's runs, as their folders say; nothing is remembered anywhere else.
+
+=========  =========================================================================================
+status     means
+=========  =========================================================================================
+done       trained to its end, and scored
+running    a process that lives holds its folder
+stopped    begun, and nobody is at it: it goes on where it stopped (or is still to be scored)
+failed     ended by an error, which is told; training it again begins with the last checkpoint
+missing    not begun
+waiting    not begun, and the run that it starts from is not done
+=========  =========================================================================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.base.files import FolderLock, read_json
+from trainer.campaign.plan import PlannedRun, Sweep
+
+Status = Literal["done", "running", "stopped", "failed", "missing", "waiting"]
+STATUSES: tuple[Status, ...] = ("done", "running", "stopped", "failed", "missing", "waiting")
+
+RUN_FILE, EVALUATION, METRICS, CHECKPOINTS = (
+    "run.json",
+    "evaluation",
+    "metrics.jsonl",
+    "checkpoints",
+)
+TRAINED = "trained"
+ATTEMPTS = "attempts.json"
+SCORED = tuple(f"{p}-{s}" for s in ("validation", "test") for p in ("paper", "strict"))
+TAIL = 4096
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """Where a run stands.
+
+    Attributes
+    ----------
+    step : updates done, as far as its log tells
+    seconds_a_step : how long one takes, where it is known
+    note : why it failed, what it waits for, how well it scored
+    S : best score on the validation split, by which the run was selected; of finished ones
+    """
+
+    status: Status
+    step: int
+    note: str = ""
+    seconds_a_step: float | None = None
+    S: float | None = None
+
+
+def states(sweep: Sweep) -> list[State]:
+    """Of every run, in the order of the plan."""
+    found: list[State] = []
+    for run in sweep.runs:
+        found.append(run_state(sweep, run, None if run.after is None else found[run.after]))
+    return found
+
+
+def run_state(sweep: Sweep, run: PlannedRun, before: State | None = None) -> State:
+    """Of one run; ``before``: the state of the run that it starts from, where that is known."""
+    folder = sweep.path(run)
+    record = _record(folder)
+    if record is None:
+        if run.after is not None:
+            start = sweep.runs[run.after]
+            before = before or run_state(sweep, start)
+            if before.status != "done":
+                return State(status="waiting", step=0, note=f"for {start.folder}: {start.label}")
+        if FolderLock(folder).is_held():
+            return State(status="running", step=0, note="begins")
+        return State(status="missing", step=0)
+    speed = _seconds_a_step(record, run)
+    if FolderLock(folder).is_held():
+        return State(status="running", step=logged_step(folder), seconds_a_step=speed)
+    if record.get("status") == TRAINED:
+        return _finished(folder, record, run, speed)
+    step, note = logged_step(folder), ""
+    if record.get("status") == "failed":
+        note = str(record.get("failure", {}).get("message", "for a reason that it does not tell"))
+        return State(status="failed", step=step, note=note, seconds_a_step=speed)
+    idle = attempts(folder).get("failure")
+    if idle:
+        return State(status="failed", step=step, note=str(idle), seconds_a_step=speed)
+    return State(status="stopped", step=step, seconds_a_step=speed)
+
+
+def attempts(folder: Path) -> dict[str, Any]:
+    """What :mod:`trainer.campaign.work` notes of a run's starts."""
+    try:
+        found = read_json(folder / ATTEMPTS)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def saved_step(folder: Path) -> int:
+    """The step of the newest checkpoint; 0 without one."""
+    steps = [0]
+    with contextlib.suppress(OSError):
+        for saved in (folder / CHECKPOINTS).iterdir():
+            word, _, number = saved.name.partition("-")
+            if word == "step" and number.isdigit():
+                steps.append(int(number))
+    return max(steps)
+
+
+def logged_step(folder: Path) -> int:
+    """The step that the log ends with; it may be ahead of the newest checkpoint."""
+    try:
+        with (folder / METRICS).open("rb") as handle:
+            handle.seek(0, 2)
+            handle.seek(max(0, handle.tell() - TAIL))
+            lines = handle.read().splitlines()
+    except OSError:
+        return 0
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            return int(json.loads(line)["step"])
+    return 0
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    try:
+        found = read_json(folder / RUN_FILE)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        problem = f"{RUN_FILE} does not read ({error}); train it again with --overwrite"
+        return {"status": "failed", "failure": {"message": problem}}
+    return found if isinstance(found, dict) else {}
+
+
+def _finished(
+    folder: Path, record: Mapping[str, Any], run: PlannedRun, speed: float | None
+) -> State:
+    best = record.get("best", {}).get("S")
+    unscored = [n for n in SCORED if not (folder / EVALUATION / f"{n}.json").exists()]
+    if unscored:
+        note = f"trained; still to be scored: {', '.join(unscored)}"
+        return State(status="stopped", step=run.updates, note=note, seconds_a_step=speed, S=best)
+    return State(status="done", step=run.updates, seconds_a_step=speed, S=best)
+
+
+def _seconds_a_step(record: Mapping[str, Any], run: PlannedRun) -> float | None:
+    speed = record.get("performance", {}).get("segments_per_s")
+    return run.batch_size / speed if speed else None

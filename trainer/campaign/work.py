@@ -1,0 +1,170 @@
+"""One planned run: trained from wherever it stands, then scored; what every task of a queue does.
+
+Validation scores are those that selection saw; the test split is scored when training has ended and
+nothing is chosen any more. A task that was stopped leaves a checkpoint and is repeated. How often it
+was begun, and whether it gained a step since, is kept in ``attempts.json``: a run that begins again
+and again without gaining one is not begun once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.base.config import from_plain
+from pipeline.base.errors import RunError, StoreError
+from pipeline.base.files import FolderLock, write_json
+from pipeline.store.reader import Store
+from trainer import scoring
+from trainer.campaign.plan import PlannedRun, Sweep
+from trainer.campaign.state import ATTEMPTS, TRAINED, attempts, saved_step
+from trainer.config import RunConfig
+from trainer.devices import default_compiled, pick_device
+from trainer.embed import embed_split
+from trainer.plan import Plan, RunRequest, plan_run
+from trainer.records import common_seed, pool_seed
+from trainer.retrieval.protocols import PROTOCOLS
+from trainer.run import Run, open_run, residents
+from trainer.training import train
+
+SPLITS = ("validation", "test")
+MOST_IDLE = 3
+Report = Callable[[dict[str, Any]], None]
+FloatArray = npt.NDArray[np.float32]
+
+
+class Waits(RunError):
+    """The run that this one starts from is not finished."""
+
+    exit_code = 76
+
+
+class Busy(RunError):
+    """Another process is at this run."""
+
+    exit_code = 77
+
+
+def do_run(
+    sweep: Sweep,
+    planned: PlannedRun,
+    *,
+    store: Path | None = None,
+    device: str = "auto",
+    report: Report = lambda event: None,
+) -> Run:
+    """Train one run of a campaign to its end and score it; a finished one is found finished.
+
+    Parameters
+    ----------
+    store : another copy of the campaign's store (default: where it was when it was planned)
+
+    Raises
+    ------
+    Waits
+        (exit 76) when the run that it starts from is not finished.
+    Busy
+        (exit 77) when another process is at it.
+    Interrupted
+        (exit 75) after a signal; repeating the call goes on.
+    RunError
+        when code or store are not those of the plan, or several starts gained no step.
+    """
+    request = _request(sweep, planned, store, device)
+    plan = plan_run(request)
+    if plan.signature != planned.signature:
+        raise RunError(
+            f"{planned.label}: the code or the store is not what it was when the campaign was "
+            f"planned (the run would be {plan.folder.name}, not {planned.folder}); plan it again",
+            kind="plan",
+        )
+    if FolderLock(plan.folder).is_held():
+        raise Busy(f"another process is at {plan.folder}", kind="locked")
+    _count_start(plan)
+    try:
+        run = train(plan, scoring.selection_score(plan.store, plan.config), report)
+    except StoreError as error:
+        if error.kind == "locked":
+            raise Busy(str(error), kind="locked") from None
+        raise
+    score_all(run, plan.store, device, report)
+    return run
+
+
+def score_all(
+    run: Run, store: Store, device: str = "auto", report: Report = lambda event: None
+) -> None:
+    """Both protocols on both splits; what was scored before with these weights is left.
+
+    Runs of different seeds are compared on pools of one seed, so those are scored, too, where the
+    run's own pools are others.
+    """
+    for split in SPLITS:
+
+        @cache
+        def embedded(split: str = split) -> tuple[FloatArray, FloatArray]:
+            report({"event": "scoring", "split": split})
+            target = pick_device(device)
+            model = run.load_model(target)
+            resident = residents(run.config, model.reads(), store, split, target, training=False)
+            return embed_split(model, resident)
+
+        for name, protocol in PROTOCOLS.items():
+            seeds: set[int | None] = {None}
+            if protocol.seeded and pool_seed(name, None, run.config.pool_seed) != common_seed(name):
+                seeds.add(common_seed(name))
+            for seed in seeds:
+                scoring.scored_run(
+                    run, store, split, name, device=device, seed=seed, embedded=embedded
+                )
+
+
+def _request(sweep: Sweep, planned: PlannedRun, store: Path | None, device: str) -> RunRequest:
+    start: Path | None = None
+    if planned.after is not None:
+        start = sweep.path(sweep.runs[planned.after])
+        try:
+            finished = open_run(start).record["status"] == TRAINED
+        except RunError:
+            finished = False
+        if not finished:
+            raise Waits(f"{planned.label} starts from {start}, which is not finished", kind="waits")
+    return RunRequest(
+        config=from_plain(RunConfig, planned.config),
+        store=store or Path(sweep.store),
+        out=Path(sweep.out),
+        device=device,
+        compiled=default_compiled(pick_device(device)),
+        init=start,
+    )
+
+
+def _count_start(plan: Plan) -> None:
+    """Note that the run is begun once more; refuse where the last few starts gained nothing."""
+    before, step = attempts(plan.folder), saved_step(plan.folder)
+    idle = int(before.get("idle", 0)) + 1 if before.get("step") == step else 0
+    if plan.folder.joinpath("run.json").exists() and open_run(plan.folder).finished:
+        return
+    if idle >= MOST_IDLE:
+        text = (
+            f"{MOST_IDLE} starts in a row gained no step after step {step}: the time limit is too "
+            "short for one epoch, or it dies each time (see its log); give it more time, then "
+            f"delete {plan.folder / ATTEMPTS}"
+        )
+        write_json(plan.folder / ATTEMPTS, {**before, "failure": text})
+        raise RunError(text, kind="idle")
+    starts = int(before.get("starts", 0)) + 1
+    write_json(plan.folder / ATTEMPTS, {"starts": starts, "step": step, "idle": idle})
+
+
+def with_threads(threads: int | None) -> None:
+    """Compute with so many threads: equal bits need equal threads."""
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
