@@ -1,4 +1,7 @@
-"""``xmodal-sweep``: campaigns, planned, run, submitted, told. torch is imported where it is needed."""
+"""Campaigns: planned, tried, run here or submitted to a queue, watched, told.
+
+Commands that only ask load no torch.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,17 @@ import typer
 
 from pipeline.base.console import Console, run_command, stop_signals_raise
 from trainer.cli import FEATURES, REPEAT, RUNS, SETTINGS, DeviceOption, JsonFlag
+from trainer.cli_runs import ledger, runs_app
 
 if TYPE_CHECKING:
     from trainer.campaign.plan import Sweep
 
-sweep_app = typer.Typer(**{**SETTINGS, "no_args_is_help": True})
+EXAMPLES = (
+    "Examples:  xmodal-sweep plan screening --tiny   ·   xmodal-sweep run screening --tiny   ·   "
+    "xmodal-sweep report screening --tiny"
+)
+sweep_app = typer.Typer(**{**SETTINGS, "no_args_is_help": True}, help=__doc__, epilog=EXAMPLES)
+sweep_app.add_typer(runs_app, name="runs")
 
 CampaignArgument = Annotated[
     str, typer.Argument(help="Name of a campaign (xmodal-sweep list), or a TOML file.")
@@ -25,6 +34,9 @@ StoreOption = Annotated[
     typer.Option(help=f"Folder of a store. [default: newest of the corpus in {FEATURES}]"),
 ]
 OutOption = Annotated[Path, typer.Option(help="Folder in which run folders are made.")]
+TimeOption = Annotated[
+    str | None, typer.Option(help="Limit of one task: minutes, HH:MM:SS or D-HH:MM:SS.")
+]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of each run on a CPU.")]
 
 
@@ -34,6 +46,22 @@ def _sweep(campaign: str, tiny: bool, store: Path | None, out: Path) -> Sweep:
 
     read = read_campaign(campaign, tiny=tiny)
     return plan_campaign(read, store or find_store(read.corpus, FEATURES), out)
+
+
+def _known(campaign: str, tiny: bool, store: Path | None, out: Path, console: Console) -> Sweep:
+    """The campaign as planned now; as planned last where its store is gone: runs outlive stores."""
+    from pipeline.base.errors import StoreError
+    from trainer.campaign.manifest import read_campaign
+    from trainer.campaign.plan import kept_plan
+
+    try:
+        return _sweep(campaign, tiny, store, out)
+    except StoreError as error:
+        kept = kept_plan(read_campaign(campaign, tiny=tiny), out)
+        if kept is None:
+            raise
+        console.say(f"{error}; told from the plan that was kept: {kept.folder}")
+        return kept
 
 
 def _do(console: Console, action: Callable[[], None]) -> None:
@@ -106,6 +134,116 @@ def run(
     _do(console, action)
 
 
+@sweep_app.command(
+    epilog="Examples:  xmodal-sweep preflight screening --tiny   ·   xmodal-sweep preflight seeds "
+    "--device cuda --time 12:00:00 --full"
+)
+def preflight(
+    campaign: CampaignArgument,
+    tiny: TinyFlag = False,
+    store: StoreOption = None,
+    out: OutOption = RUNS,
+    device: DeviceOption = "auto",
+    time: TimeOption = None,
+    full: Annotated[bool, typer.Option("--full", help="Hash every file of the store.")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Try, where you are, all that the runs will need: paths, space, hashes, a step of each arm."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from trainer.campaign import queueing
+
+        sweep = _sweep(campaign, tiny, store, out)
+        queueing.try_all(sweep, device=device, time=time, full=full, console=console)
+
+    _do(console, action)
+
+
+@sweep_app.command(
+    epilog="Examples:  xmodal-sweep submit screening --gpus 1 --time 12:00:00 --stage '$TMPDIR'   ·   "
+    "xmodal-sweep submit seeds --gpus 1 --time 4:00:00 --partition gpu --setup 'module load cuda' "
+    "--extra=--constraint=a100"
+)
+def submit(
+    campaign: CampaignArgument,
+    tiny: TinyFlag = False,
+    store: StoreOption = None,
+    out: OutOption = RUNS,
+    time: TimeOption = None,
+    gpus: Annotated[int, typer.Option(min=0, max=1, help="GPUs of a task: 1 or none.")] = 0,
+    cpus: Annotated[int, typer.Option(min=1, help="Cores of a task.")] = 4,
+    memory: Annotated[str, typer.Option(help="Memory of a task.")] = "16G",
+    partition: Annotated[str | None, typer.Option(help="As the site calls it.")] = None,
+    account: Annotated[str | None, typer.Option(help="As the site calls it.")] = None,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Most tasks that may run at a time.")
+    ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="The node's own disk, such as $TMPDIR: copy the store there.")
+    ] = None,
+    setup: Annotated[
+        list[str] | None, typer.Option(help="Line of shell that comes first; may be repeated.")
+    ] = None,
+    extra: Annotated[
+        list[str] | None, typer.Option(help="Another option of sbatch; may be repeated.")
+    ] = None,
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    requeues: Annotated[
+        int, typer.Option(min=0, help="How often a stopped task is queued again.")
+    ] = 50,
+    check: Annotated[
+        bool, typer.Option("--preflight/--no-preflight", help="Try everything first.")
+    ] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Queue with Slurm what is not done: arrays of one run a task; never the same run twice."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from trainer.campaign import queueing
+        from trainer.campaign.batch_script import Options
+
+        options = Options(
+            time=time,
+            gpus=gpus,
+            cpus=cpus,
+            memory=memory,
+            partition=partition,
+            account=account,
+            at_once=at_once,
+            stage=stage,
+            setup=tuple(setup or ()),
+            extra=tuple(extra or ()),
+            device=device,
+            threads=threads,
+            requeues=requeues,
+        )
+        queueing.put(_sweep(campaign, tiny, store, out), options, check, console)
+
+    _do(console, action)
+
+
+@sweep_app.command(epilog="Example:  xmodal-sweep cancel screening")
+def cancel(
+    campaign: CampaignArgument,
+    tiny: TinyFlag = False,
+    store: StoreOption = None,
+    out: OutOption = RUNS,
+    as_json: JsonFlag = False,
+) -> None:
+    """Take a campaign out of the queue; tasks that run leave checkpoints."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from trainer.campaign import queueing
+
+        queueing.take_out(_known(campaign, tiny, store, out, console), console)
+
+    _do(console, action)
+
+
 @sweep_app.command(epilog="Example:  xmodal-sweep status screening --tiny")
 def status(
     campaign: CampaignArgument,
@@ -120,9 +258,43 @@ def status(
     def action() -> None:
         from trainer.campaign import tell
 
-        tell.status(_sweep(campaign, tiny, store, out), console)
+        tell.status(_known(campaign, tiny, store, out, console), console)
 
     _do(console, action)
+
+
+@sweep_app.command(
+    epilog="Examples:  xmodal-sweep report screening --tiny   ·   xmodal-sweep report seeds --floor "
+    "flux --floor a4 --page seeds.html"
+)
+def report(
+    campaign: CampaignArgument,
+    tiny: TinyFlag = False,
+    store: StoreOption = None,
+    out: OutOption = RUNS,
+    page: Annotated[
+        Path | None, typer.Option(help="The page. [default: report.html beside the plan]")
+    ] = None,
+    floor: Annotated[
+        list[str] | None,
+        typer.Option(help="A training-free floor; may be repeated. [default: all six]"),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write one page of a campaign: leaderboard, differences, curves, heat map, cost, seeds."""
+    console = Console(as_json)
+
+    def action() -> None:
+        from trainer.campaign.report import write_report
+
+        sweep = _known(campaign, tiny, store, out, console)
+        written = write_report(sweep, page, floors=floor or None, say=console.say)
+        console.result({"page": str(written)}, str(written))
+
+    _do(console, action)
+
+
+sweep_app.command(epilog="Example:  xmodal-sweep ledger --out runs --csv runs.csv")(ledger)
 
 
 @sweep_app.command(

@@ -29,6 +29,8 @@ class RunRequest:
     out : folder that the run's folder is made in
     overwrite : delete an existing run of this signature first (default: go on with it)
     init : folder of a finished run whose encoders and heads this one starts from
+    copied_from : folder that ``store`` is a passing copy of, on a node's own disk; the run's record
+        names it instead
     """
 
     config: RunConfig
@@ -40,6 +42,7 @@ class RunRequest:
     compiled: bool = False
     tensorboard: bool = False
     init: Path | None = None
+    copied_from: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

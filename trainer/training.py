@@ -193,6 +193,7 @@ def _record(
     plan: Plan, device: torch.device, existing: Run | None, processes: Processes
 ) -> dict[str, Any]:
     request = plan.request
+    store = (request.copied_from or request.store).resolve()
     on_gpu = device.type == "cuda"
     return {
         "schema": 1,
@@ -202,7 +203,7 @@ def _record(
         "config": to_plain(plan.config),
         "reads": plan.fingerprints,
         "init": None if request.init is None else str(request.init.resolve()),
-        "store": {"path": str(request.store.resolve()), "name": request.store.resolve().name},
+        "store": {"path": str(store), "name": store.name},
         "parameters": {"total": plan.parameters, "trainable": plan.trainable},
         "leaks": plan.leaks,
         "commit": _commit(),

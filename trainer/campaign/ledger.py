@@ -123,12 +123,12 @@ def build_ledger(out: Path, only: Collection[str] | None = None) -> tuple[pa.Tab
     return pa.Table.from_pylist(rows, schema=SCHEMA), problems
 
 
-def write_ledger(out: Path) -> tuple[Path, list[str]]:
-    """Make the ledger and keep it as ``<out>/ledger.parquet``; also what could not be read."""
+def write_ledger(out: Path) -> tuple[Path, pa.Table, list[str]]:
+    """Make the ledger and keep it as ``<out>/ledger.parquet``: file, table, what did not read."""
     table, problems = build_ledger(out)
     with atomic_write(out / LEDGER) as handle:
         pq.write_table(table, handle)
-    return out / LEDGER, problems
+    return out / LEDGER, table, problems
 
 
 def to_csv(table: pa.Table, target: Path) -> Path:

@@ -185,6 +185,15 @@ def read_plan(file: Path) -> Sweep:
         raise ConfigError(f"{file} is no plan of a campaign ({error}); plan it again") from None
 
 
+def kept_plan(campaign: Campaign, out: Path) -> Sweep | None:
+    """The plan of a campaign that was kept last, of whichever store; the store may be gone."""
+    files = (out / CAMPAIGNS).glob(f"{campaign.name}-{campaign.corpus}-*/{PLAN_FILE}")
+    for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
+        with contextlib.suppress(ConfigError):
+            return dataclasses.replace(read_plan(file), out=str(out))
+    return None
+
+
 @cache
 def code_version() -> str:
     """Changes with every file of code that could make another configuration or signature."""

@@ -134,8 +134,12 @@ def queue_states(sweep: Sweep, say: Say = lambda text: None) -> dict[int, str]:
     return {run.index: queued[run.folder].state for run in sweep.runs if run.folder in queued}
 
 
-def cancel(sweep: Sweep, say: Say = lambda text: None) -> list[str]:
+def cancel(sweep: Sweep) -> list[str]:
     """Take everything that this campaign submitted out of the queue; running tasks leave checkpoints.
+
+    Returns
+    -------
+    Numbers of the jobs.
 
     Raises
     ------
@@ -146,7 +150,6 @@ def cancel(sweep: Sweep, say: Say = lambda text: None) -> list[str]:
     jobs = sorted({str(task.job) for tasks in queued.values() for task in tasks})
     if jobs:
         _ask(["scancel", *jobs])
-    say(f"cancelled {len(jobs)} jobs" if jobs else "nothing of this campaign is in the queue")
     return jobs
 
 

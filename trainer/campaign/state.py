@@ -69,7 +69,7 @@ def states(sweep: Sweep) -> list[State]:
 def run_state(sweep: Sweep, run: PlannedRun, before: State | None = None) -> State:
     """Of one run; ``before``: the state of the run that it starts from, where that is known."""
     folder = sweep.path(run)
-    record = _record(folder)
+    record = run_record(folder)
     if record is None:
         if run.after is not None:
             start = sweep.runs[run.after]
@@ -79,7 +79,7 @@ def run_state(sweep: Sweep, run: PlannedRun, before: State | None = None) -> Sta
         if FolderLock(folder).is_held():
             return State(status="running", step=0, note="begins")
         return State(status="missing", step=0)
-    speed = _seconds_a_step(record, run)
+    speed = seconds_a_step(record, run)
     if FolderLock(folder).is_held():
         return State(status="running", step=logged_step(folder), seconds_a_step=speed)
     if record.get("status") == TRAINED:
@@ -129,7 +129,8 @@ def logged_step(folder: Path) -> int:
     return 0
 
 
-def _record(folder: Path) -> dict[str, Any] | None:
+def run_record(folder: Path) -> dict[str, Any] | None:
+    """``run.json`` of a run folder; None where there is none, of a failed run where it is damaged."""
     try:
         found = read_json(folder / RUN_FILE)
     except FileNotFoundError:
@@ -138,6 +139,12 @@ def _record(folder: Path) -> dict[str, Any] | None:
         problem = f"{RUN_FILE} does not read ({error}); train it again with --overwrite"
         return {"status": "failed", "failure": {"message": problem}}
     return found if isinstance(found, dict) else {}
+
+
+def seconds_a_step(record: Mapping[str, Any], run: PlannedRun) -> float | None:
+    """How long a step of a planned run takes, as the record of a run that is like it tells."""
+    speed = record.get("performance", {}).get("segments_per_s")
+    return run.batch_size / speed if speed else None
 
 
 def _finished(
@@ -149,8 +156,3 @@ def _finished(
         note = f"trained; still to be scored: {', '.join(unscored)}"
         return State(status="stopped", step=run.updates, note=note, seconds_a_step=speed, S=best)
     return State(status="done", step=run.updates, seconds_a_step=speed, S=best)
-
-
-def _seconds_a_step(record: Mapping[str, Any], run: PlannedRun) -> float | None:
-    speed = record.get("performance", {}).get("segments_per_s")
-    return run.batch_size / speed if speed else None

@@ -13,6 +13,7 @@ from pipeline.base.errors import StoreError
 from trainer.campaign.cost import Cost, left_to_do
 from trainer.campaign.manifest import known_campaigns, read_campaign
 from trainer.campaign.plan import PlannedRun, Sweep
+from trainer.campaign.slurm import queue_states
 from trainer.campaign.state import STATUSES, State, states
 
 
@@ -41,8 +42,13 @@ def plan(sweep: Sweep, console: Console) -> None:
 
 
 def status(sweep: Sweep, console: Console) -> None:
-    """Where every run stands, shortly."""
+    """Where every run stands, shortly; also what the queue says of those that are not done."""
     found = states(sweep)
+    queued = queue_states(sweep, console.say)
+    for run, state in zip(sweep.runs, found, strict=True):
+        if state.status != "done" and (word := queued.get(run.index)):
+            note = "; ".join(filter(None, [f"in the queue: {word}", state.note]))
+            found[run.index] = dataclasses.replace(state, note=note)
     cost = left_to_do(sweep, found)
     console.result(
         _data(sweep, found, cost),

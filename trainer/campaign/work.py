@@ -141,6 +141,7 @@ def _request(sweep: Sweep, planned: PlannedRun, store: Path | None, device: str)
         device=device,
         compiled=default_compiled(pick_device(device)),
         init=start,
+        copied_from=None if store is None else Path(sweep.store),
     )
 
 

@@ -99,7 +99,7 @@ def test_curves_hold_losses_and_scores_by_epoch(out: Path) -> None:
 
 
 def test_nothing_lives_in_the_kept_table_alone(out: Path) -> None:
-    file, problems = write_ledger(out)
+    file, _, problems = write_ledger(out)
     kept = pq.read_table(file)
     assert (file, problems) == (out / "ledger.parquet", [])
     file.unlink()

@@ -1,0 +1,187 @@
+"""What run folders weigh, and what of them may go.
+
+Only three things ever go: checkpoints of runs that have ended well (their model stays, and with it
+every score and analysis), what a process that died left half-written, and, where it is asked for,
+whole runs that did not end and that no campaign wants. A folder that a process holds is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pipeline.base.errors import ConfigError, RunError, StoreError
+from pipeline.base.files import FolderLock, read_json
+from trainer.campaign.plan import CAMPAIGNS, PLAN_FILE, read_plan
+from trainer.campaign.state import CHECKPOINTS, RUN_FILE, TRAINED
+
+GONE = ".removed-"
+Kind = Literal["checkpoints", "leftover", "unplanned"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class RunSize:
+    """A run folder.
+
+    Attributes
+    ----------
+    run, arm, seed, status : as its record tells; ``running`` while a process holds it
+    total, checkpoints : bytes of all its files, and of its checkpoints
+    campaigns : kept plans that name it
+    """
+
+    run: str
+    arm: str
+    seed: int | None
+    status: str
+    total: int
+    checkpoints: int
+    campaigns: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Prunable:
+    """A file or folder that may go, why, and its size in bytes."""
+
+    path: Path
+    kind: Kind
+    why: str
+    size: int
+
+
+def run_sizes(out: Path) -> list[RunSize]:
+    """Every run folder below ``out``, in the order of their names.
+
+    Raises
+    ------
+    RunError
+        when there is no such folder.
+    """
+    if not out.is_dir():
+        raise RunError(f"there is no folder {out} with runs in it")
+    wanted = _planned(out)
+    found: list[RunSize] = []
+    for folder in sorted(path for path in out.iterdir() if (path / RUN_FILE).exists()):
+        record = _record(folder)
+        config = record.get("config")
+        seed = config.get("seed") if isinstance(config, dict) else None
+        held = FolderLock(folder).is_held()
+        found.append(
+            RunSize(
+                run=folder.name,
+                arm=str(record.get("arm", "?")),
+                seed=seed if isinstance(seed, int) else None,
+                status="running" if held else str(record.get("status", "damaged")),
+                total=bytes_below(folder),
+                checkpoints=bytes_below(folder / CHECKPOINTS),
+                campaigns=tuple(wanted.get(folder.name, ())),
+            )
+        )
+    return found
+
+
+def prunable(out: Path, *, unplanned: bool = False) -> list[Prunable]:
+    """What may go.
+
+    Parameters
+    ----------
+    unplanned : also whole runs that did not end, and that no kept plan of a campaign names, such as
+        those of a configuration that is not the default any more
+
+    Raises
+    ------
+    RunError
+        when there is no such folder.
+    """
+    found: list[Prunable] = []
+    for run in run_sizes(out):
+        folder = out / run.run
+        if run.status == TRAINED and run.checkpoints:
+            why = "the run has ended; its model stays"
+            found.append(
+                Prunable(
+                    path=folder / CHECKPOINTS, kind="checkpoints", why=why, size=run.checkpoints
+                )
+            )
+        elif unplanned and run.status not in (TRAINED, "running") and not run.campaigns:
+            why = f"{run.status}, and no campaign names it"
+            found.append(Prunable(path=folder, kind="unplanned", why=why, size=run.total))
+    for left in sorted(_leftovers(out)):
+        why = "left by a process that died"
+        found.append(Prunable(path=left, kind="leftover", why=why, size=bytes_below(left)))
+    return found
+
+
+def prune(items: Sequence[Prunable]) -> tuple[list[Prunable], list[str]]:
+    """Remove them; what a process has taken meanwhile, or the system keeps, stays and is told.
+
+    Returns
+    -------
+    removed, kept
+        What went; and why something else did not, a line each.
+    """
+    removed: list[Prunable] = []
+    kept: list[str] = []
+    for item in items:
+        folder = item.path.parent if item.kind == "checkpoints" else item.path
+        try:
+            with contextlib.ExitStack() as held:
+                if item.kind != "leftover":
+                    held.enter_context(FolderLock(folder))
+                # Out of the way at once: a kill in the middle leaves a leftover, not half a run.
+                gone = item.path.with_name(f"{GONE}{item.path.name}-{os.getpid()}")
+                item.path.rename(gone)
+                shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+            removed.append(item)
+        except (OSError, StoreError) as error:
+            kept.append(f"{item.path} stays: {error}")
+    return removed, kept
+
+
+def bytes_below(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder; 0 where there is nothing."""
+    total = 0
+    with contextlib.suppress(OSError):
+        if not path.is_dir():
+            return path.lstat().st_size
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    total += bytes_below(Path(entry.path))
+                else:
+                    with contextlib.suppress(OSError):
+                        total += entry.stat(follow_symlinks=False).st_size
+    return total
+
+
+def _leftovers(out: Path) -> Iterator[Path]:
+    """Half-removed folders and half-written files of processes that are gone."""
+    for folder in (out, *(path for path in out.iterdir() if (path / RUN_FILE).exists())):
+        if folder != out and FolderLock(folder).is_held():
+            continue
+        yield from folder.glob(f"{GONE}*")
+        if folder != out:
+            yield from (*folder.glob(".*.tmp"), *(folder / CHECKPOINTS).glob(".*.tmp"))
+
+
+def _planned(out: Path) -> dict[str, list[str]]:
+    """Folder of a run → campaigns whose kept plans name it."""
+    found: dict[str, list[str]] = {}
+    for file in sorted((out / CAMPAIGNS).glob(f"*/{PLAN_FILE}")):
+        with contextlib.suppress(ConfigError):
+            for run in read_plan(file).runs:
+                found.setdefault(run.folder, []).append(file.parent.name)
+    return found
+
+
+def _record(folder: Path) -> dict[str, object]:
+    try:
+        found = read_json(folder / RUN_FILE)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

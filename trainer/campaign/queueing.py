@@ -1,0 +1,70 @@
+"""What ``xmodal-sweep preflight``, ``submit`` and ``cancel`` say and do."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from pipeline.base.console import Console
+from pipeline.base.errors import XmodalError
+from trainer.campaign import tell
+from trainer.campaign.batch_script import Options, minutes
+from trainer.campaign.plan import Sweep
+from trainer.campaign.slurm import cancel, submit
+
+
+def try_all(
+    sweep: Sweep, *, device: str, time: str | None, full: bool, console: Console
+) -> list[dict[str, object]]:
+    """Try what the runs will need, told as it goes.
+
+    Raises
+    ------
+    XmodalError
+        (kind ``preflight``) when something would end them.
+    """
+    checks = _tried(sweep, device, time, full, console)
+    console.result(
+        checks, f"{len(checks)} checks passed: nothing is known that would end {sweep.name}"
+    )
+    return checks
+
+
+def put(sweep: Sweep, options: Options, check: bool, console: Console) -> None:
+    """Queue what is left, tried first unless that is not wanted."""
+    options.check()
+    tell.refuse_missing(sweep)
+    if check:
+        _tried(sweep, options.device, options.time, False, console)
+    made = submit(sweep, options, console.say)
+    jobs = ", ".join(str(s.job) for s in made)
+    text = f"submitted {sum(len(s.runs) for s in made)} runs as jobs {jobs}"
+    console.result(
+        {"submitted": [dataclasses.asdict(s) for s in made]},
+        text if made else "nothing was submitted: every run is done, under way or in the queue",
+    )
+
+
+def take_out(sweep: Sweep, console: Console) -> None:
+    """Cancel what waits and what runs."""
+    jobs = cancel(sweep)
+    text = f"cancelled the jobs {', '.join(jobs)}" if jobs else "nothing of it is in the queue"
+    console.result({"cancelled": jobs}, text)
+
+
+def _tried(
+    sweep: Sweep, device: str, time: str | None, full: bool, console: Console
+) -> list[dict[str, object]]:
+    from trainer.campaign.preflight import preflight
+
+    limit = None if time is None else minutes(time)
+    checks = preflight(sweep, device=device, minutes=limit, full=full, say=console.say)
+    bad = [check for check in checks if not check.ok]
+    plain = [dataclasses.asdict(check) for check in checks]
+    if bad:
+        named = "; ".join(f"{c.name}: {c.detail}" for c in bad)
+        raise XmodalError(
+            f"{len(bad)} of {len(checks)} checks failed ({named}); nothing was begun",
+            kind="preflight",
+            details={"checks": plain},
+        )
+    return plain
