@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import environment, write
-from benchmarks.scores import built, command, score
+from benchmarks.common import command, environment, write
+from benchmarks.scores import built, score
 from pipeline.store import Store
 from trainer.analyses import ANALYSES
 from trainer.analyses.contract import Finding

@@ -8,6 +8,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from importlib import metadata
@@ -108,6 +109,15 @@ def write(name: str, data: dict[str, Any]) -> Path:
     path.write_text(text, encoding="utf-8")
     print(text)
     return path
+
+
+def command(program: str, *arguments: object) -> Any:
+    """Run one of the project's commands beside this interpreter; its JSON answer."""
+    path = Path(sys.executable).parent / program
+    done = subprocess.run(
+        [str(path), *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return json.loads(done.stdout)
 
 
 def _git(*arguments: str) -> str:

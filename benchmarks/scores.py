@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import environment, write
+from benchmarks.common import command, environment, write
 from benchmarks.corpora import VARIABLE, real_table
 from pipeline.info import describe_store
 from pipeline.store import Store
@@ -117,15 +115,6 @@ def summary(runs: list[dict[str, Any]], protocol: str) -> dict[str, Any]:
         }
         for name, values in picked.items()
     }
-
-
-def command(program: str, *arguments: object) -> Any:
-    """Run one of the project's commands beside this interpreter; its JSON answer."""
-    path = Path(sys.executable).parent / program
-    done = subprocess.run(
-        [str(path), *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return json.loads(done.stdout)
 
 
 if __name__ == "__main__":

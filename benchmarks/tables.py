@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.campaign_words import campaigns, sweeps
 from benchmarks.cells import load, machine, row
 from benchmarks.evaluation_words import analyses, baselines, findings
 from benchmarks.speed import evaluation, speed
@@ -28,7 +29,11 @@ QUALITY_PAGE = ROOT / "docs/quality.md"
 CLUSTERS_PAGE = ROOT / "docs/clusters.md"
 TRAINING_PAGE = ROOT / "docs/training.md"
 EVALUATION_PAGE = ROOT / "docs/evaluation.md"
-PAGES = (README, DESCRIPTORS_PAGE, QUALITY_PAGE, CLUSTERS_PAGE, TRAINING_PAGE, EVALUATION_PAGE)
+CAMPAIGNS_PAGE = ROOT / "docs/campaigns.md"
+PAGES = (
+    README, DESCRIPTORS_PAGE, QUALITY_PAGE, CLUSTERS_PAGE, TRAINING_PAGE, EVALUATION_PAGE,
+    CAMPAIGNS_PAGE,
+)  # fmt: skip
 SCORES = " and ".join(f"`python -m benchmarks.scores --name {c}`" for c in ("demo", "maps"))
 CORPORA = {"demo": "demo (rendered)", "maps": "real recordings (MAPS)"}
 
@@ -278,6 +283,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "baselines": baselines,
     "analyses": analyses,
     "findings": findings,
+    "campaigns": campaigns,
+    "sweeps": sweeps,
 }
 
 

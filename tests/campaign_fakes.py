@@ -152,6 +152,7 @@ def write_run(
     write_json(folder / "run.json", record)
     write_log(folder / "metrics.jsonl", run, quality, done)
     if status == "trained":
+        (folder / "model.safetensors").write_bytes(run.signature.encode())
         key = digest(
             {"schema": RECORD_SCHEMA, "model": record["model_sha256"], "reads": record["reads"]}
         )

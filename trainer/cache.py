@@ -67,6 +67,7 @@ class ResidentStore:
     Attributes
     ----------
     rows : int64 [R], the segments' row numbers in the store
+    home : device of the resident tensors: ``device``, or the host where they do not fit
     replace : what stands in place of some arrays of every batch (:mod:`trainer.controls`), or None
 
     Raises
@@ -99,7 +100,7 @@ class ResidentStore:
         self._load_notes(store)
         self.replace: Replace | None = None
         self._audio: Tensor | None = None
-        self._tokens_RTC: Tensor | None = None
+        self._tokens: Callable[[Ints], Tensor] | None = None
         self._arrays: dict[str, Tensor] = {}
         self._per_note: set[str] = set()
         self._computed = {n: COMPUTED[n] for n in arrays if n not in held}
@@ -142,12 +143,20 @@ class ResidentStore:
 
     def plain_batch(self, index: npt.ArrayLike, share: slice = slice(None)) -> Batch:
         """As :meth:`batch`, with the store's own values."""
-        index_np = np.asarray(index, np.int64)
+        return self._batch(np.asarray(index, np.int64), share, self._tokens)
+
+    def sounding_batch(self, index: npt.ArrayLike) -> Batch:
+        """As :meth:`plain_batch`, with the sound even where tokens are kept in its place."""
+        return self._batch(np.asarray(index, np.int64), slice(None), None)
+
+    def _batch(
+        self, index_np: Ints, share: slice, tokens: Callable[[Ints], Tensor] | None
+    ) -> Batch:
         length = self._padded_length(int(self._count_np[index_np].max(initial=1)))
         index_np = index_np[share]
-        index_B = torch.from_numpy(index_np).to(self._home)
+        index_B = torch.from_numpy(index_np).to(self.home)
         count_B = self._count_R.index_select(0, index_B)
-        place_N = torch.arange(length, device=self._home)
+        place_N = torch.arange(length, device=self.home)
         padding_BN = place_N[None] >= count_B.clamp(min=1)[:, None]
         absent_BN = place_N[None] >= count_B[:, None]
         flat_BN = self._offset_R.index_select(0, index_B)[:, None] + place_N[None]
@@ -166,10 +175,10 @@ class ResidentStore:
             else:
                 values = tensor.index_select(0, index_B).float()
             arrays[name] = values
-        tokens = self._tokens_RTC
+        heard = tokens is None or bool(self._computed)
         batch = Batch(
             segments_B=self._rows_R.index_select(0, index_B),
-            audio_BS=self._windows(index_B),
+            audio_BS=self._windows(index_B) if heard else None,
             pitch_BN=notes("pitch", torch.int64),
             velocity_BN=notes("velocity", torch.int64),
             duration_bucket_BN=notes("duration_bucket", torch.int64),
@@ -177,9 +186,9 @@ class ResidentStore:
             duration_BN=notes("duration_s", torch.float32),
             padding_BN=padding_BN,
             arrays=arrays,
-            tokens_BTC=None if tokens is None else tokens.index_select(0, index_B),
+            tokens_BTC=None if tokens is None else tokens(index_np),
         )
-        if self._home != self.device:
+        if self.home != self.device:
             batch = batch.to(self.device)
         for name, compute in self._computed.items():
             assert batch.audio_BS is not None
@@ -188,9 +197,12 @@ class ResidentStore:
             batch.audio_BS = None
         return batch
 
-    def keep(self, tokens_RTC: Tensor) -> None:
-        """Let batches carry these tokens of every segment; nobody else hears the audio, so it goes."""
-        self._tokens_RTC = tokens_RTC.to(self._home)
+    def keep(self, tokens: Callable[[Ints], Tensor]) -> None:
+        """Let batches carry ``tokens`` of their segments ([B] → [B, T, C]) in place of the sound."""
+        self._tokens = tokens
+
+    def forget_audio(self) -> None:
+        """Free the sound, where nothing is computed from it: tokens of all segments are kept."""
         if not self._computed:
             self._audio = None
 
@@ -248,11 +260,11 @@ class ResidentStore:
 
     def _settle(self) -> None:
         """Move everything to the device if half of its free memory holds it, else pin it here."""
-        self._home = torch.device("cpu")
+        self.home = torch.device("cpu")
         if self.device.type == "cpu":
             return
         fits = self.nbytes < torch.cuda.mem_get_info(self.device)[0] // 2
-        self._home = self.device if fits else self._home
+        self.home = self.device if fits else self.home
 
         def place(tensor: Tensor) -> Tensor:
             return tensor.to(self.device) if fits else tensor.pin_memory()

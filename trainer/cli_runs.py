@@ -11,7 +11,9 @@ from pipeline.base.console import Console, run_command, stop_signals_raise
 from trainer.cli import REPEAT, RUNS, SETTINGS, JsonFlag
 
 runs_app = typer.Typer(
-    **{**SETTINGS, "no_args_is_help": True}, help="Run folders: what they weigh, what may go."
+    **{**SETTINGS, "no_args_is_help": True},
+    help="Run folders: what they weigh, what may go.",
+    epilog="Examples:  xmodal-sweep runs list   ·   xmodal-sweep runs prune",
 )
 OutOption = Annotated[Path, typer.Option(help="Folder of run folders.")]
 

@@ -69,7 +69,7 @@ def _do(console: Console, action: Callable[[], None]) -> None:
         run_command(console, action)
 
 
-@sweep_app.command("list")
+@sweep_app.command("list", epilog="Example:  xmodal-sweep list --json")
 def list_(as_json: JsonFlag = False) -> None:
     """Campaigns that come with xmodal."""
     console = Console(as_json)

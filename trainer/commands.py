@@ -263,9 +263,10 @@ def reporter(
     best = ""
 
     def step(event: dict[str, Any]) -> None:
-        speed = event["segments_per_s"]
-        left = (budget.updates - event["step"]) * budget.batch_size / max(speed, 1e-9)
-        note = f"loss {event['loss']:.3f}{best}, {speed:.0f} segments/s, {duration(left)} left"
+        note = f"loss {event['loss']:.3f}{best}"
+        if speed := event["segments_per_s"]:  # known after the second step
+            left = (budget.updates - event["step"]) * budget.batch_size / speed
+            note += f", {speed:.0f} segments/s, {duration(left)} left"
         update(event["step"], note)
 
     def evaluation(event: dict[str, Any]) -> None:

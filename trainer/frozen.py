@@ -2,15 +2,19 @@
 
 The reference runs its random, frozen CNN over every segment of every epoch (method §9.1, §10). Where
 segments are seen more often than once and memory suffices, batches carry its tokens instead. On a CPU
-they are the same to the last bit, since a frozen front end works segment by segment there.
+they are made when a segment is first asked for, so that a run begins at once, and are the same to the
+last bit, since a frozen front end works segment by segment there. A GPU makes all of them first, in
+batches that are always the same.
 
-Shape suffixes: R resident segments, T tokens, C channels.
+Shape suffixes: R resident segments, B of a batch, T tokens, C channels.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from trainer.cache import ResidentStore
 from trainer.devices import autocast, matmul_precision
@@ -18,9 +22,9 @@ from trainer.model import RetrievalModel
 
 PART = 4  # of the memory that is left may be taken by the tokens of a split
 BATCH = 16
+Ints = npt.NDArray[np.int64]
 
 
-@torch.no_grad()
 def keep_tokens(model: RetrievalModel, resident: ResidentStore, uses: int, room: int) -> bool:
     """Let the batches of ``resident`` carry the tokens of ``model``'s front end, if that pays.
 
@@ -33,21 +37,42 @@ def keep_tokens(model: RetrievalModel, resident: ResidentStore, uses: int, room:
     -------
     whether they do; they do not when the front end is trained, or too little memory is free.
     """
-    n_segments, frontend = len(resident), model.audio.frontend
-    if not frontend.frozen or uses <= n_segments:
+    n_segments = len(resident)
+    if not model.audio.frontend.frozen or uses <= n_segments:
         return False
-    device, precision = next(model.parameters()).device, model.config.precision
-    tokens_RTC: torch.Tensor | None = None
-    with matmul_precision(precision), autocast(precision, device):
+    first_BTC = _tokens(model, resident, np.arange(1))
+    if n_segments * first_BTC.nbytes > room // PART:
+        return False
+    kept = _Kept(model, resident, first_BTC.new_empty(n_segments, *first_BTC.shape[1:]))
+    if next(model.parameters()).device.type != "cpu":
         for start in range(0, n_segments, BATCH):
-            rows = np.arange(start, min(start + BATCH, n_segments))
-            x_BTC = frontend(resident.batch(rows)).x_BTC
-            if tokens_RTC is None:
-                needed = n_segments * x_BTC[0].nbytes
-                if needed > room // PART:
-                    return False
-                tokens_RTC = x_BTC.new_empty(n_segments, *x_BTC.shape[1:])
-            tokens_RTC[start : start + len(rows)] = x_BTC
-    assert tokens_RTC is not None
-    resident.keep(tokens_RTC)
+            kept(np.arange(start, min(start + BATCH, n_segments)))
+    resident.keep(kept)
     return True
+
+
+class _Kept:
+    """Tokens of the segments that were asked for yet."""
+
+    def __init__(self, model: RetrievalModel, resident: ResidentStore, room_RTC: Tensor) -> None:
+        self._model, self._resident, self._tokens_RTC = model, resident, room_RTC
+        self._there_R = np.zeros(len(resident), bool)
+
+    def __call__(self, index_B: Ints) -> Tensor:
+        """``[B]`` → ``[B, T, C]`` where the resident tensors are."""
+        new = np.unique(index_B[~self._there_R[index_B]])
+        if len(new):
+            self._tokens_RTC[torch.from_numpy(new)] = _tokens(self._model, self._resident, new)
+            self._there_R[new] = True
+            if self._there_R.all():
+                self._resident.forget_audio()
+        where = torch.from_numpy(index_B).to(self._tokens_RTC.device)
+        return self._tokens_RTC.index_select(0, where)
+
+
+@torch.no_grad()
+def _tokens(model: RetrievalModel, resident: ResidentStore, index_B: Ints) -> Tensor:
+    device, precision = next(model.parameters()).device, model.config.precision
+    with matmul_precision(precision), autocast(precision, device):
+        x_BTC: Tensor = model.audio.frontend(resident.sounding_batch(index_B)).x_BTC
+    return x_BTC.to(resident.home)

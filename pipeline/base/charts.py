@@ -139,7 +139,9 @@ def lines(
         gaps = np.flatnonzero(~np.isfinite(values))
         for part in np.split(np.arange(len(values)), gaps):
             kept = part[np.isfinite(values[part])]
-            if len(kept):
+            if len(kept) == 1:
+                drawn.append(_dot(across, up, at[kept[0]], values[kept[0]], i))
+            elif len(kept):
                 points = _points(across, up, at[kept], values[kept])
                 drawn.append(tag("polyline", points=points, class_=f"line {_colour(i)}"))
     return _chart(title, across, up, drawn)
@@ -153,12 +155,7 @@ def scatter(series: Sequence[Series], *, title: str, x: str, y: str, zero: bool 
     for i, s in enumerate(series):
         for a, b in zip(np.asarray(s.x, float), np.asarray(s.y, float), strict=True):
             if np.isfinite(a) and np.isfinite(b):
-                left, top = across.place(a, *_ACROSS), up.place(b, *_UP)
-                drawn.append(
-                    tag(
-                        "circle", cx=f"{left:.1f}", cy=f"{top:.1f}", r=3, class_=f"dot {_colour(i)}"
-                    )
-                )
+                drawn.append(_dot(across, up, a, b, i))
     return _chart(title, across, up, drawn)
 
 
@@ -251,6 +248,11 @@ _UP = (float(HEIGHT - BOTTOM), float(TOP))
 def _points(across: Axis, up: Axis, x: npt.ArrayLike, y: npt.ArrayLike) -> str:
     left, top = across.place(x, *_ACROSS), up.place(y, *_UP)
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(left, top, strict=True))
+
+
+def _dot(across: Axis, up: Axis, x: float, y: float, i: int) -> Html:
+    left, top = across.place(x, *_ACROSS), up.place(y, *_UP)
+    return tag("circle", cx=f"{left:.1f}", cy=f"{top:.1f}", r=3, class_=f"dot {_colour(i)}")
 
 
 def _colour(i: int) -> str:

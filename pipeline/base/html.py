@@ -113,15 +113,20 @@ def table(
     *,
     sortable: bool = False,
     filterable: bool = False,
+    decimals: int | None = None,
 ) -> Html:
     """A table that scrolls sideways where the screen is narrow.
 
-    Numbers stand right, formatted by :func:`number`; None is a dash; a sortable table is sorted by
-    clicking on a column's head; a filterable one shows the rows that have all words of its box.
+    Numbers stand right, formatted by :func:`number`, or those that are no whole ones with so many
+    ``decimals``; None is a dash; a sortable table is sorted by clicking on a column's head; a
+    filterable one shows the rows that have all words of its box.
     """
     listed = list(rows)
     sides = ["n" if any(_is_amount(row[i]) for row in listed) else None for i in range(len(head))]
-    body = [tag("tr", *map(_cell, row, sides)) for row in listed]
+    body = [
+        tag("tr", *(_cell(value, side, decimals) for value, side in zip(row, sides, strict=True)))
+        for row in listed
+    ]
     names = [
         tag("th", tag("button", name, type="button") if sortable else name, class_=side)
         for name, side in zip(head, sides, strict=True)
@@ -219,11 +224,14 @@ def page(title: str, lead: Html, sections: Sequence[Section]) -> str:
     return "<!DOCTYPE html>\n" + tag("html", tag("head", head), tag("body", body), lang="en") + "\n"
 
 
-def _cell(value: object, side: str | None) -> Html:
+def _cell(value: object, side: str | None, decimals: int | None) -> Html:
     if isinstance(value, bool):
         return tag("td", "yes" if value else "no")
     if _is_amount(value):
-        return tag("td", number(value), class_="n", data_v=repr(float(value)))
+        shown = number(value)
+        if decimals is not None and isinstance(value, float) and math.isfinite(value):
+            shown = f"{value:.{decimals}f}".replace("-", "−")
+        return tag("td", shown, class_="n", data_v=repr(float(value)))
     if value is None:
         return tag("td", DASH, class_=side)
     return tag("td", value)

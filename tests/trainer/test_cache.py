@@ -82,7 +82,7 @@ def test_what_does_not_fit_the_device_stays_on_the_host(store, monkeypatch):
     free = 2 * resident.nbytes  # half of it must hold everything, and a byte more
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
     resident = ResidentStore(store, "train", ["A4"], "cuda")
-    assert resident._home.type == "cpu"
+    assert resident.home.type == "cpu"
     assert {t.device.type for t in resident._tensors().values()} == {"cpu"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from typer.main import get_command
 
 from trainer.cli import evaluate_app, train_app
 from trainer.cli_analyses import analyze_app, compare_app
+from trainer.cli_sweep import sweep_app
 
 TRAIN_FLAGS = {
     "--store", "--out", "--descriptor", "--mechanism", "--arm", "--preset", "--size", "--schedule",
@@ -33,6 +35,25 @@ ANALYZE_FLAGS = {
     "--json",
 }
 COMPARE_FLAGS = {"--protocol", "--split", "--baseline", "--store", "--out", "--device", "--json"}
+HEAVY = {"torch", "numba", "librosa", "pyarrow", "zarr", "sklearn", "matplotlib"}
+CAMPAIGN_FLAGS = {"--tiny", "--store", "--out", "--json"}
+SWEEP_FLAGS = {
+    "list": {"--json"},
+    "plan": CAMPAIGN_FLAGS,
+    "run": CAMPAIGN_FLAGS | {"--device", "--gpus", "--jobs", "--threads"},
+    "preflight": CAMPAIGN_FLAGS | {"--device", "--time", "--full"},
+    "submit": CAMPAIGN_FLAGS | {
+        "--time", "--gpus", "--cpus", "--memory", "--partition", "--account", "--at-once", "--stage",
+        "--setup", "--extra", "--device", "--threads", "--requeues", "--preflight", "--no-preflight",
+    },
+    "cancel": CAMPAIGN_FLAGS,
+    "status": CAMPAIGN_FLAGS,
+    "report": CAMPAIGN_FLAGS | {"--page", "--floor"},
+    "ledger": {"--out", "--csv", "--json"},
+    "task": {"--store", "--device", "--threads", "--json"},
+    "runs list": {"--out", "--json"},
+    "runs prune": {"--out", "--unplanned", "--yes", "--json"},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -45,8 +66,49 @@ COMPARE_FLAGS = {"--protocol", "--split", "--baseline", "--store", "--out", "--d
     ],
 )
 def test_the_flags_are_exactly_these(app: Any, flags: set[str]) -> None:
-    found = {o for p in get_command(app).params for o in (*p.opts, *p.secondary_opts)}
-    assert {f for f in found if f.startswith("--")} - {"--help"} == flags
+    assert _flags(get_command(app)) == flags
+
+
+def test_the_flags_of_every_command_of_campaigns_are_exactly_these() -> None:
+    assert {name: _flags(command) for name, command in _commands(get_command(sweep_app))} == (
+        SWEEP_FLAGS
+    )
+
+
+def _flags(command: Any) -> set[str]:
+    found = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    return {f for f in found if f.startswith("--")} - {"--help"}
+
+
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command, by the words that call it."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
+HELP = """
+import contextlib, io, sys
+from trainer.cli_sweep import main
+for words in {words!r}:
+    sys.argv = ["xmodal-sweep", *words.split(), "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+        main()
+    text = said.getvalue()
+    assert "Usage: " in text and " ".join(["xmodal-sweep", *words.split()]) in text, text
+    assert "Example:  xmodal-sweep " in text or "Examples:  xmodal-sweep " in text, text
+    print(words, sorted({heavy!r} & set(sys.modules)))
+"""
+
+
+def test_help_of_every_command_of_campaigns_shows_an_example_and_is_quick() -> None:
+    words = ["", "runs", *SWEEP_FLAGS]
+    code = HELP.format(words=words, heavy=HEAVY)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"{each} []" for each in words]
 
 
 @pytest.mark.parametrize(
@@ -60,11 +122,10 @@ def test_the_flags_are_exactly_these(app: Any, flags: set[str]) -> None:
 )
 def test_help_shows_examples_and_imports_nothing_heavy(main: str) -> None:
     module, function = main.split(".")
-    heavy = {"torch", "numba", "librosa", "pyarrow", "zarr", "sklearn", "matplotlib"}
     code = (
         f"import sys; sys.argv = ['x', '--help']\nfrom trainer.{module} import {function}\n"
         f"try:\n    {function}()\nexcept SystemExit:\n    pass\n"
-        f"print(sorted({heavy!r} & set(sys.modules)))"
+        f"print(sorted({HEAVY!r} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Examples:" in done.stdout

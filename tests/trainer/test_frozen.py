@@ -41,6 +41,26 @@ def test_batches_with_kept_tokens_give_the_same_bits(store):
         assert np.array_equal(a, b)
 
 
+def test_the_front_end_hears_every_segment_once(store):
+    model, resident = pair(store)
+    assert keep_tokens(model, resident, len(resident) + 1, ROOM)
+    heard: list[int] = []
+    listen = model.audio.frontend.convolve
+    model.audio.frontend.convolve = lambda audio_BS: (
+        heard.append(len(audio_BS)),
+        listen(audio_BS),
+    )[1]
+    with torch.inference_mode():
+        resident.batch([3, 3, 1])
+    assert sum(heard) == 2
+    assert resident.batch([1, 3]).tokens_BTC.is_inference() is False
+    resident.batch(np.arange(len(resident)))
+    resident.batch(np.arange(len(resident)))
+    assert sum(heard) == len(resident)
+    with pytest.raises(AssertionError, match="without audio"):
+        model.audio.frontend(resident.sounding_batch([0]))
+
+
 def test_they_are_kept_only_where_it_pays_and_fits(store):
     model, resident = pair(store)
     assert not keep_tokens(model, resident, len(resident), ROOM)

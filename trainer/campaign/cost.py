@@ -74,11 +74,13 @@ def _elsewhere(sweep: Sweep, run: PlannedRun) -> list[float]:
     own = {planned.folder for planned in sweep.runs}
     for folder in Path(sweep.out).glob(f"{run.arm}-*"):
         record = None if folder.name in own else run_record(folder)
-        config = (record or {}).get("config")
+        if record is None or record.get("arm") != run.arm:  # d4-a4r begins with d4, too
+            continue
+        config = record.get("config")
         if not isinstance(config, dict) or config.get("size") != run.config["size"]:
             continue
         budget = config.get("budget")
         if isinstance(budget, dict) and budget.get("batch_size") == run.batch_size:
-            speed = seconds_a_step(record or {}, run)
+            speed = seconds_a_step(record, run)
             found += [] if speed is None else [speed]
     return found

@@ -18,7 +18,7 @@ from typing import Literal
 from pipeline.base.errors import ConfigError, RunError, StoreError
 from pipeline.base.files import FolderLock, read_json
 from trainer.campaign.plan import CAMPAIGNS, PLAN_FILE, read_plan
-from trainer.campaign.state import CHECKPOINTS, RUN_FILE, TRAINED
+from trainer.campaign.state import CHECKPOINTS, MODEL, RUN_FILE, TRAINED
 
 GONE = ".removed-"
 Kind = Literal["checkpoints", "leftover", "unplanned"]
@@ -66,7 +66,7 @@ def run_sizes(out: Path) -> list[RunSize]:
         raise RunError(f"there is no folder {out} with runs in it")
     wanted = _planned(out)
     found: list[RunSize] = []
-    for folder in sorted(path for path in out.iterdir() if (path / RUN_FILE).exists()):
+    for folder in _run_folders(out):
         record = _record(folder)
         config = record.get("config")
         seed = config.get("seed") if isinstance(config, dict) else None
@@ -97,11 +97,17 @@ def prunable(out: Path, *, unplanned: bool = False) -> list[Prunable]:
     ------
     RunError
         when there is no such folder.
+    ConfigError
+        when unplanned runs are asked for, and a kept plan does not read: it may name any of them.
     """
     found: list[Prunable] = []
-    for run in run_sizes(out):
+    runs = run_sizes(out)
+    if unplanned:
+        for file in _plans(out):
+            read_plan(file)
+    for run in runs:
         folder = out / run.run
-        if run.status == TRAINED and run.checkpoints:
+        if run.status == TRAINED and run.checkpoints and (folder / MODEL).exists():
             why = "the run has ended; its model stays"
             found.append(
                 Prunable(
@@ -111,7 +117,10 @@ def prunable(out: Path, *, unplanned: bool = False) -> list[Prunable]:
         elif unplanned and run.status not in (TRAINED, "running") and not run.campaigns:
             why = f"{run.status}, and no campaign names it"
             found.append(Prunable(path=folder, kind="unplanned", why=why, size=run.total))
+    going = [item.path for item in found]
     for left in sorted(_leftovers(out)):
+        if any(left.is_relative_to(path) for path in going):
+            continue
         why = "left by a process that died"
         found.append(Prunable(path=left, kind="leftover", why=why, size=bytes_below(left)))
     return found
@@ -159,9 +168,18 @@ def bytes_below(path: Path) -> int:
     return total
 
 
+def _run_folders(out: Path) -> list[Path]:
+    found = (path for path in out.iterdir() if (path / RUN_FILE).exists())
+    return sorted(path for path in found if not path.name.startswith(GONE))
+
+
+def _plans(out: Path) -> list[Path]:
+    return sorted((out / CAMPAIGNS).glob(f"*/{PLAN_FILE}"))
+
+
 def _leftovers(out: Path) -> Iterator[Path]:
     """Half-removed folders and half-written files of processes that are gone."""
-    for folder in (out, *(path for path in out.iterdir() if (path / RUN_FILE).exists())):
+    for folder in (out, *_run_folders(out)):
         if folder != out and FolderLock(folder).is_held():
             continue
         yield from folder.glob(f"{GONE}*")
@@ -172,7 +190,7 @@ def _leftovers(out: Path) -> Iterator[Path]:
 def _planned(out: Path) -> dict[str, list[str]]:
     """Folder of a run → campaigns whose kept plans name it."""
     found: dict[str, list[str]] = {}
-    for file in sorted((out / CAMPAIGNS).glob(f"*/{PLAN_FILE}")):
+    for file in _plans(out):
         with contextlib.suppress(ConfigError):
             for run in read_plan(file).runs:
                 found.setdefault(run.folder, []).append(file.parent.name)

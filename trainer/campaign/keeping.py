@@ -41,9 +41,10 @@ def prune_runs(out: Path, unplanned: bool, yes: bool, console: Console) -> None:
     if items and not yes:
         lines.append("nothing was removed; add --yes to do it")
     data = {"removed" if yes else "prunable": [_plain(i) for i in gone], "kept": kept}
-    console.result(data, "\n".join(lines))
+    if not (kept and console.as_json):  # one document: there the error carries it
+        console.result(data, "\n".join(lines))
     if kept:
-        raise RunError("; ".join(kept), kind="kept")
+        raise RunError("; ".join(kept), kind="kept", details=data)
 
 
 def tell_ledger(out: Path, csv: Path | None, console: Console) -> None:

@@ -16,12 +16,16 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pipeline.base.config import digest, to_plain
 from pipeline.base.console import Console
 from pipeline.base.errors import EXIT_RESUMABLE, Interrupted, XmodalError
-from trainer.campaign.plan import PLAN_FILE, PlannedRun, Sweep
+from pipeline.base.files import write_json
+from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.state import State, logged_step, run_state, states
+from trainer.signals import stop_on_signals
 
-LOGS = "logs"
+LOGS, LAUNCHED = "logs", "launched"
+BEGINS, ERROR = "--- ", "error: "  # lines of a log
 LOOK_S = 0.5
 PATIENCE_S = 300.0
 """How long runs may take to write a checkpoint after a stop, before they are killed."""
@@ -108,6 +112,10 @@ class _Launcher:
         self.failed: dict[int, str] = {}
         self.steps = {}  # type: dict[int, int]
         self.left = {run.index for run in sweep.runs}
+        # The plan as it is now: planning again meanwhile must not change what runs do.
+        plain = to_plain(dataclasses.replace(sweep, out=str(Path(sweep.out).resolve())))
+        self.plan = sweep.folder.resolve() / LAUNCHED / f"{digest(plain)}.json"
+        write_json(self.plan, plain)
 
     def work(self, update: Callable[[float, str], None]) -> None:
         """Until every run is done, failed, or waits for one that failed."""
@@ -117,10 +125,10 @@ class _Launcher:
             for index in self.running:
                 self.steps[index] = logged_step(self.sweep.path(self.sweep.runs[index]))
             names = ", ".join(r.run.label for r in self.running.values())
-            update(min(sum(self.steps.values()), self._total() - bool(self.left)), names)
             if not self.left and not self.running:
                 update(self._total(), "")
                 return
+            update(min(sum(self.steps.values()), self._total() - 1), names)
             time.sleep(LOOK_S)
 
     def stop(self) -> None:
@@ -148,6 +156,8 @@ class _Launcher:
             elif run.after in self.failed:
                 self.left.discard(index)
                 self.failed[index] = f"starts from {self.sweep.runs[run.after].label}"
+            elif run.after in self.left or run.after in self.running:
+                continue
             elif self.free and state.status in ("missing", "stopped", "failed"):
                 self.left.discard(index)
                 self._start(run, self.free.pop(0))
@@ -155,11 +165,10 @@ class _Launcher:
     def _start(self, run: PlannedRun, slot: Slot) -> None:
         log = self.sweep.folder / LOGS / f"{run.folder}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        plan = self.sweep.folder / PLAN_FILE
         options = ["--device", slot.device, "--threads", slot.threads]
-        command = [sys.executable, "-c", TASK, "task", plan, run.index, *options]
-        with log.open("ab") as handle:
-            handle.write(f"--- {time.strftime('%Y-%m-%dT%H:%M:%S')} {run.label}\n".encode())
+        command = [sys.executable, "-c", TASK, "task", self.plan, run.index, *options]
+        with log.open("ab") as handle, stop_on_signals() as stop:
+            handle.write(f"{BEGINS}{time.strftime('%Y-%m-%dT%H:%M:%S')} {run.label}\n".encode())
             handle.flush()
             process = subprocess.Popen(
                 [*map(str, command)],
@@ -169,9 +178,11 @@ class _Launcher:
                 env=slot.environment(),
                 start_new_session=True,  # a Ctrl-C reaches us alone; we pass it on once
             )
-        self.running[run.index] = _Running(
-            run=run, process=process, slot=slot, began=time.monotonic()
-        )
+            self.running[run.index] = _Running(
+                run=run, process=process, slot=slot, began=time.monotonic()
+            )
+        if stop.name:  # it came meanwhile, and comes again now that the run is known
+            os.kill(os.getpid(), signal.Signals[stop.name])
 
     def _reap(self) -> None:
         for index, each in list(self.running.items()):
@@ -181,26 +192,28 @@ class _Launcher:
             del self.running[index]
             self.free.append(each.slot)
             seconds = time.monotonic() - each.began
-            state = run_state(self.sweep, each.run)
             if code == 0:
-                self.console.say(f"{each.run.label}: S {state.S:.3f} ({seconds:.0f} s)")
+                S = run_state(self.sweep, each.run).S
+                score = "done" if S is None else f"S {S:.3f}"
+                self.console.say(f"{each.run.label}: {score} ({seconds:.0f} s)")
                 self.steps[index] = each.run.updates
             elif code in (BUSY, WAITS):
                 self.left.add(index)  # somebody else's, or not yet: looked at again
-            elif code == EXIT_RESUMABLE:
+            elif False:
                 raise Interrupted("a run was stopped; nothing is lost; repeat the command to go on")
             else:
-                self.failed[index] = state.note or last_line(self.sweep, each.run)
+                self.failed[index] = _reason(code, self.sweep, each.run)
                 self.console.say(f"{each.run.label}: failed: {self.failed[index]}")
 
 
-def last_line(sweep: Sweep, run: PlannedRun) -> str:
-    """The end of a run's log: why it died, where it could not tell otherwise."""
+def _reason(code: int, sweep: Sweep, run: PlannedRun) -> str:
+    """Why a run died: the system's word, or what it said itself the last time that it was begun."""
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name} (killed, or out of memory)"
     try:
         text = Path(sweep.folder / LOGS / f"{run.folder}.log").read_text(errors="replace")
     except OSError:
-        return "it left no log"
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines or lines[-1].startswith("---"):
-        return "it died without a word (killed, or out of memory)"
-    return lines[-1].removeprefix("error: ")
+        return f"exit code {code}, and it left no log"
+    lines = [line for line in text.rpartition(BEGINS)[2].splitlines()[1:] if line.strip()]
+    told = [line for line in lines if line.startswith(ERROR)] or lines
+    return told[-1].removeprefix(ERROR) if told else f"exit code {code}, without a word"

@@ -141,6 +141,7 @@ def to_csv(table: pa.Table, target: Path) -> Path:
 def _run_folders(out: Path, only: Collection[str] | None) -> Iterator[Path]:
     with os.scandir(out) as entries:
         names = sorted(e.name for e in entries if only is None or e.name in only)
+        names = [name for name in names if not name.startswith(".")]  # half-removed
     for name in names:
         if os.path.lexists(out / name / RUN_FILE):
             yield out / name

@@ -41,6 +41,7 @@ from trainer.config import Preset, Size
 DEFAULT_SEEDS = (42,)
 FOLDER = Path(__file__).resolve().parents[2] / "data_manifests" / "campaigns"
 TINY = "tiny"
+SAID_ELSEWHERE = {"preset": "preset", "size": "size", "seed": "seeds"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,8 +126,10 @@ def read_campaign(name: str, *, tiny: bool = False) -> Campaign:
     groups = data.pop("runs", [])
     if not isinstance(groups, list) or not all(isinstance(g, dict) for g in groups) or not groups:
         raise ConfigError(f"{path}: give at least one [[runs]] table")
-    for group in groups:
-        own = group.pop(TINY, {})
+    owns = [group.pop(TINY, {}) for group in groups]
+    if not all(isinstance(own, dict) for own in (over, *owns)):
+        raise ConfigError(f"{path}: {TINY} must be a table")
+    for group, own in zip(groups, owns, strict=True):
         if tiny:
             group.update(merge(group, own))
     if tiny:
@@ -145,6 +148,11 @@ def _group(data: dict[str, Any], where: str) -> Group:
 
 
 def _check(campaign: Campaign, where: str) -> None:
+    if not campaign.seeds:
+        raise ConfigError(f"{where}: seeds must not be empty")
+    for settings in (campaign.settings, *({**g.settings, **g.vary} for g in campaign.groups)):
+        for key in SAID_ELSEWHERE.keys() & settings.keys():
+            raise ConfigError(f"{where}: {key} is no setting here: say {SAID_ELSEWHERE[key]} = …")
     before: set[str] = set()
     for group in campaign.groups:
         kinds = [bool(group.recipe), bool(group.arms), bool(group.descriptors or group.mechanisms)]
@@ -156,6 +164,10 @@ def _check(campaign: Campaign, where: str) -> None:
         if bool(group.descriptors) != bool(group.mechanisms):
             raise ConfigError(
                 f"{where}: runs '{group.name}': descriptors and mechanisms go together"
+            )
+        if group.recipe and (group.vary or len(group.seeds) > 1):
+            raise ConfigError(
+                f"{where}: runs '{group.name}': a recipe has one seed, and nothing in it varies"
             )
         if group.name in before:
             raise ConfigError(f"{where}: two groups are called '{group.name}'")

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import hashlib
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ CAMPAIGNS, PLAN_FILE = "campaigns", "plan.json"
 SCHEMA = 1
 FEATURES = Path("data/features")
 ALL = ("all",)
+PLUGINS = ("xmodal.descriptors", "xmodal.mechanisms")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +121,8 @@ def find_store(corpus: str, folder: Path = FEATURES) -> Path:
     """The store of a corpus under ``folder`` that was committed last."""
     found: dict[Path, str] = {}
     for file in sorted(folder.glob(f"{corpus}-*/{RECORD}")):
+        if _corpus(file.parent.name) != corpus:  # such as that of maestro-v3 for maestro
+            continue
         with contextlib.suppress(StoreError):
             found[file.parent] = str(read_record(file.parent)["committed_at"])
     if not found:
@@ -141,7 +145,7 @@ def plan_campaign(campaign: Campaign, store: Path, out: Path) -> Sweep:
         when the store does not open.
     """
     opened = Store.open(store)
-    corpus = opened.name.rpartition("-")[0]
+    corpus = _corpus(opened.name)
     if corpus != campaign.corpus:
         raise ConfigError(
             f"the campaign {campaign.name} is for the corpus '{campaign.corpus}', and {store} is of "
@@ -190,18 +194,31 @@ def kept_plan(campaign: Campaign, out: Path) -> Sweep | None:
     files = (out / CAMPAIGNS).glob(f"{campaign.name}-{campaign.corpus}-*/{PLAN_FILE}")
     for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
         with contextlib.suppress(ConfigError):
-            return dataclasses.replace(read_plan(file), out=str(out))
+            kept = read_plan(file)
+            if (kept.name, _corpus(kept.store_name)) == (campaign.name, campaign.corpus):
+                return dataclasses.replace(kept, out=str(out))
     return None
 
 
 @cache
 def code_version() -> str:
-    """Changes with every file of code that could make another configuration or signature."""
+    """Changes with every file of code that could make another configuration or signature.
+
+    Of other packages, which may bring descriptors and mechanisms, name and version are looked at.
+    """
     root = Path(__file__).parents[2]
     found = hashlib.sha256()
     for file in sorted([*root.glob("trainer/**/*.py"), *root.glob("pipeline/**/*.py")]):
         found.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    for group in PLUGINS:
+        for point in sorted(entry_points(group=group), key=str):
+            found.update(f"{point} {point.dist.version if point.dist else ''}".encode() + b"\0")
     return found.hexdigest()
+
+
+def _corpus(store_name: str) -> str:
+    """Of which corpus a store is, by its folder's name ``<corpus>-<hash12>``."""
+    return store_name.rpartition("-")[0]
 
 
 def _expanded(
@@ -284,22 +301,25 @@ def _group(
     for varied in group.variations():
         layers = [campaign.settings, group.settings, _nested(varied)]
         base = lay_over(campaign.preset, campaign.size, *layers)
-        for pairs in _arms(group):
+        for pairs in pairs_of(group):
+            own: list[PlannedRun] = []
             try:
                 resolved = with_pairs(base, pairs)
+                for seed in group.seeds or campaign.seeds:
+                    config = dataclasses.replace(resolved, seed=seed)
+                    index = first + len(made) + len(own)
+                    own.append(_planned(planner, config, group, out, start, index, varied))
             except ConfigError as error:
                 if group.arms:
                     raise
                 skipped.append(Skipped(what=_said(pairs), why=str(error)))
-                continue
-            for seed in group.seeds or campaign.seeds:
-                config = dataclasses.replace(resolved, seed=seed)
-                index = first + len(made)
-                made.append(_planned(planner, config, group, out, start, index, varied))
+            else:
+                made += own
     return made
 
 
-def _arms(group: Group) -> list[tuple[PairConfig, ...]]:
+def pairs_of(group: Group) -> list[tuple[PairConfig, ...]]:
+    """What a group injects, named or as a grid; resolving tells whether it can be made."""
     from pipeline.descriptors import DESCRIPTORS
     from trainer.arms import arm_pairs, pair
     from trainer.mechanisms import MECHANISMS

@@ -107,7 +107,7 @@ def _table(found: Board) -> Html:
         row += [r["a2m"]["R@1"], r["m2a"]["R@1"], None if None in alone else min(alone)]
         row += [r["a2m"]["MRR"], r["m2a"]["MRR"], r["hard_neg"]["one"], None]
         rows.append(row)
-    return html.table(head, rows, sortable=True, filterable=True)
+    return html.table(head, rows, sortable=True, filterable=True, decimals=3)
 
 
 def _difference(found: Mapping[str, Any] | None) -> list[float | None]:
@@ -195,7 +195,7 @@ def seeds(found: Board, recorded: Recorded | None) -> Html:
         html.note(f"{found.title}; a dot is one training, a line their range."),
         charts.legend(f"seed {n}" for n in numbers),
         strips(drawn, title="S by seed", label="S"),
-        html.table(head, rows, sortable=True),
+        html.table(head, rows, sortable=True, decimals=3),
     )
 
 
@@ -244,7 +244,7 @@ def beside(recorded: Recorded, entries: Sequence[Entry], boards: Sequence[Board]
         html.note(recorded.note.strip()),
         html.note(f"Source: {recorded.source}"),
         strips(drawn, title="Recorded (rings) and measured here (dots)", label="S"),
-        html.table(head.split(", "), rows, sortable=True, filterable=True),
+        html.table(head.split(", "), rows, sortable=True, filterable=True, decimals=3),
         html.note(
             "Other data and another size give other scores: what can be compared is at most the "
             "order of the arms, and that only where differences are larger than their doubt."
@@ -255,7 +255,7 @@ def beside(recorded: Recorded, entries: Sequence[Entry], boards: Sequence[Board]
 def _spread(values: Sequence[float]) -> Html | None:
     if len(values) < 2:
         return None
-    return html.unbroken(f"{html.number(min(values))} – {html.number(max(values))}")
+    return html.unbroken(f"{min(values):.3f} – {max(values):.3f}")
 
 
 def runs(sweep: Sweep, entries: Sequence[Entry], rows: Sequence[Row]) -> Html:
@@ -278,7 +278,7 @@ def runs(sweep: Sweep, entries: Sequence[Entry], rows: Sequence[Row]) -> Html:
                     state.S,
                     row and row["best_step"],
                     row and row["attempts"],
-                    start,
+                    start and html.unbroken(start),
                     html.tag("span", run.folder, class_="hash unbroken"),
                     str((row and row["commit"]) or "")[:10] or None,
                     state.note or None,
@@ -288,7 +288,7 @@ def runs(sweep: Sweep, entries: Sequence[Entry], rows: Sequence[Row]) -> Html:
         "n, run, group, status, step, of, best S (validation), at step, starts, starts from, folder, "
         "commit, remark"
     )
-    return html.table(head.split(", "), listed, sortable=True, filterable=True)
+    return html.table(head.split(", "), listed, sortable=True, filterable=True, decimals=3)
 
 
 def skipped(sweep: Sweep) -> Html:

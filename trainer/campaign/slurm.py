@@ -258,7 +258,8 @@ def _try_out(script: Path) -> None:
     try:
         _ask(["sbatch", "--test-only", str(script)])
     except QueueError as error:
-        raise QueueError(f"{error}; the script is {script}") from None
+        asks = "what the nodes have: sinfo --format '%P %c %m %G'"
+        raise QueueError(f"{error}; {asks}; the script is {script}") from None
 
 
 def _queued(out: Path) -> dict[str, _Task]:

@@ -27,11 +27,12 @@ from trainer.campaign.plan import PlannedRun, Sweep
 Status = Literal["done", "running", "stopped", "failed", "missing", "waiting"]
 STATUSES: tuple[Status, ...] = ("done", "running", "stopped", "failed", "missing", "waiting")
 
-RUN_FILE, EVALUATION, METRICS, CHECKPOINTS = (
+RUN_FILE, EVALUATION, METRICS, CHECKPOINTS, MODEL = (
     "run.json",
     "evaluation",
     "metrics.jsonl",
     "checkpoints",
+    "model.safetensors",
 )
 TRAINED = "trained"
 ATTEMPTS = "attempts.json"
@@ -78,6 +79,8 @@ def run_state(sweep: Sweep, run: PlannedRun, before: State | None = None) -> Sta
                 return State(status="waiting", step=0, note=f"for {start.folder}: {start.label}")
         if FolderLock(folder).is_held():
             return State(status="running", step=0, note="begins")
+        if idle := attempts(folder).get("failure"):
+            return State(status="failed", step=0, note=str(idle))
         return State(status="missing", step=0)
     speed = seconds_a_step(record, run)
     if FolderLock(folder).is_held():
@@ -88,8 +91,7 @@ def run_state(sweep: Sweep, run: PlannedRun, before: State | None = None) -> Sta
     if record.get("status") == "failed":
         note = str(record.get("failure", {}).get("message", "for a reason that it does not tell"))
         return State(status="failed", step=step, note=note, seconds_a_step=speed)
-    idle = attempts(folder).get("failure")
-    if idle:
+    if idle := attempts(folder).get("failure"):
         return State(status="failed", step=step, note=str(idle), seconds_a_step=speed)
     return State(status="stopped", step=step, seconds_a_step=speed)
 
@@ -133,12 +135,14 @@ def run_record(folder: Path) -> dict[str, Any] | None:
     """``run.json`` of a run folder; None where there is none, of a failed run where it is damaged."""
     try:
         found = read_json(folder / RUN_FILE)
+        if not isinstance(found, dict):
+            raise ValueError("it is no table")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         problem = f"{RUN_FILE} does not read ({error}); train it again with --overwrite"
         return {"status": "failed", "failure": {"message": problem}}
-    return found if isinstance(found, dict) else {}
+    return found
 
 
 def seconds_a_step(record: Mapping[str, Any], run: PlannedRun) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,10 @@ def devices(device: str, gpus: str | None) -> tuple[str, list[str]]:
     kind = pick_device(device).type
     if kind == "cpu":
         return kind, []
-    named = [g.strip() for g in gpus.split(",") if g.strip()] if gpus else []
-    return kind, named or [str(i) for i in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()
+    known = gpus or os.environ.get("CUDA_VISIBLE_DEVICES", "")  # what the system allots
+    named = [g.strip() for g in known.split(",") if g.strip()]
+    return kind, (named if gpus else named[:count]) or [str(i) for i in range(count)]
 
 
 def task(

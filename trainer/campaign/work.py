@@ -88,11 +88,12 @@ def do_run(
     _count_start(plan)
     try:
         run = train(plan, scoring.selection_score(plan.store, plan.config), report)
+        with FolderLock(run.path):  # it is under way until it is scored
+            score_all(run, plan.store, device, report)
     except StoreError as error:
         if error.kind == "locked":
             raise Busy(str(error), kind="locked") from None
         raise
-    score_all(run, plan.store, device, report)
     return run
 
 

@@ -56,6 +56,13 @@ def test_lines_break_where_values_are_missing() -> None:
     np.testing.assert_allclose(found[1], [(3, 1), (4, 4)], atol=0.05)
 
 
+def test_a_value_with_no_neighbour_is_a_dot() -> None:
+    line = Series(name="a", x=[0, 1, 2, 3], y=[4.0, math.nan, 2.0, 3.0])
+    (dot,) = elements(charts.lines([line], title="T", x="", y=""), "circle")
+    at = np.array([[float(dot.get("cx", 0)), float(dot.get("cy", 0))]])
+    np.testing.assert_allclose(read_back(at, (0, 3), (2, 4)), [(0, 4)], atol=0.1)
+
+
 def test_bands_lie_around_their_line() -> None:
     line = Series(name="a", x=[0, 1], y=[1.0, 2.0], low=[0.0, 1.0], high=[4.0, 3.0])
     chart = charts.lines([line], title="T", x="", y="", bounds=(0, 5))

@@ -119,6 +119,14 @@ def test_tables_put_numbers_right_and_say_how_to_sort_them() -> None:
     assert [c.get("data-v") for c in root.iter("td")] == [None, "1.5", None, "1000.0", None, None]
 
 
+def test_decimals_are_those_of_fractions_alone() -> None:
+    root = parse(
+        "<!DOCTYPE html>\n" + html.table(["a"], [[0.5], [-0.0004], [1.0], [7]], decimals=3)
+    )
+    assert rows(root) == [["0.500"], ["−0.000"], ["1.000"], ["7"]]
+    assert [c.get("data-v") for c in root.iter("td")] == ["0.5", "-0.0004", "1.0", "7.0"]
+
+
 def test_sound_travels_within_the_page() -> None:
     samples = np.arange(-500, 500, dtype="<i2")
     root = parse("<!DOCTYPE html>\n" + html.audio(samples.tobytes(), 24_000))

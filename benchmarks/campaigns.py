@@ -1,0 +1,201 @@
+"""What a campaign costs beside its training: planning, asking, collecting, starting a run.
+
+python -m benchmarks.campaigns --screening FOLDER
+
+``folders``: ``plan``, ``status`` and ``ledger`` as commands, on a thousand run folders that are copies
+of finished ones, each under the name that its plan gives it. ``start``: from the call of a task to its
+first step, and, where a Slurm answers, from ``submit`` to it; store and compiled kernels are warm.
+``screening``: the wall time of the whole tiny screening from an empty folder, which is made and kept;
+where the folder holds a finished one already, the time that was measured when it was made is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS, command, environment, seconds, write
+
+PROGRAM = "xmodal-sweep"
+ARMS = ("d0", "d4", "a4", "a7", "a8", "a9", "d4x", "a4x", "a7x", "d4r", "a4r", "d4a4", "d4a4cm")
+SEEDS = 77  # 13 arms × 77 seeds: a thousand and one runs
+ROUNDS = 5
+TIMEOUT_S = 180.0
+THOUSAND = f"""
+title = "A thousand runs"
+corpus = "demo"
+size = "tiny"
+[settings.budget]
+epochs = 5
+batches_per_epoch = 60
+batch_size = 16
+[[runs]]
+name = "arms"
+arms = {json.dumps(ARMS)}
+seeds = {list(range(SEEDS))}
+"""
+
+
+def main() -> None:
+    """Measure all three, write ``benchmarks/results/campaigns.json``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--screening", type=Path, required=True, help="Folder of its runs.")
+    parser.add_argument("--store", type=Path, help="Of the demo. [default: newest]")
+    arguments = parser.parse_args()
+    given = environment()
+    store = () if arguments.store is None else ("--store", arguments.store)
+    found = {**given, "screening": screening(arguments.screening, store)}
+    with tempfile.TemporaryDirectory() as folder:
+        found["folders"] = folders(Path(folder), arguments.screening, store)
+        found["start"] = start(Path(folder), store)
+    write("campaigns", found)
+
+
+def screening(out: Path, store: tuple[Any, ...]) -> dict[str, Any]:
+    """The tiny screening, two runs side by side."""
+    asked = ("screening", "--tiny", "--out", out, *store)
+    before = command(PROGRAM, "plan", *asked)
+    took: float | None = None
+    if before["counts"].keys() <= {"missing", "waiting"}:
+        runs = ("run", *asked, "--jobs", 2, "--threads", 1)
+        took = seconds(lambda: command(PROGRAM, *runs))
+    told = command(PROGRAM, "status", *asked)
+    if told["counts"] != {"done": len(told["runs"])}:
+        raise SystemExit(f"{out} holds a screening that is not finished: {told['counts']}")
+    if took is None:
+        kept = json.loads((RESULTS / "campaigns.json").read_text(encoding="utf-8"))
+        took = kept["screening"]["seconds"]
+    return {
+        "seconds": took,
+        "runs": len(told["runs"]),
+        "arms": sum(run["group"] == "arms" for run in told["runs"]),
+        "updates": sum(run["updates"] for run in told["runs"]),
+        "folder": str(told["campaign"]),
+    }
+
+
+def folders(work: Path, finished: Path, store: tuple[Any, ...]) -> dict[str, Any]:
+    """Seconds of the commands that ask, on a thousand folders."""
+    manifest, out = work / "thousand.toml", work / "runs"
+    manifest.write_text(THOUSAND, encoding="utf-8")
+    asked = (manifest, "--out", out, *store)
+    first = seconds(lambda: command(PROGRAM, "plan", *asked))
+    planned = command(PROGRAM, "plan", *asked)
+    size = _copied(planned["runs"], finished, out)
+    found: dict[str, Any] = {
+        "runs": len(planned["runs"]),
+        "bytes": size,
+        "first_plan_seconds": first,
+        "rounds": ROUNDS,
+    }
+    for name, call in (
+        ("plan", ("plan", *asked)),
+        ("status", ("status", *asked)),
+        ("ledger", ("ledger", "--out", out)),
+    ):
+        command(PROGRAM, *call)
+        times = [seconds(lambda call=call: command(PROGRAM, *call)) for _ in range(ROUNDS)]  # type: ignore[misc]
+        found[name] = {"seconds": statistics.median(times), "highest": max(times)}
+    done = command(PROGRAM, "status", *asked)["counts"]
+    if done != {"done": len(planned["runs"])}:
+        raise SystemExit(f"the copies are not what a finished run is: {done}")
+    return found
+
+
+def _copied(runs: list[dict[str, Any]], finished: Path, out: Path) -> int:
+    """A finished run of the same arm under the name of every planned one; bytes of all."""
+    by_arm = {folder.name.rpartition("-")[0]: folder for folder in _finished(finished)}
+    size = 0
+    for run in runs:
+        source, target = by_arm[run["arm"]], out / run["folder"]
+        shutil.copytree(source / "evaluation", target / "evaluation")
+        shutil.copy(source / "metrics.jsonl", target)
+        record = json.loads((source / "run.json").read_text(encoding="utf-8"))
+        record["signature"] = run["signature"]
+        record["config"]["seed"] = run["seed"]
+        (target / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+        size += sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
+    return size
+
+
+def _finished(out: Path) -> Iterator[Path]:
+    """Run folders, those of the arms last."""
+    records = [(json.loads(file.read_text()), file.parent) for file in out.glob("*/run.json")]
+    for _, folder in sorted(records, key=lambda found: found[0]["started_at"]):
+        yield folder
+
+
+def start(work: Path, store: tuple[Any, ...]) -> dict[str, Any]:
+    """Seconds to the first step of an ``a4r``: of a task, and of a submission."""
+    manifest = work / "one.toml"
+    text = THOUSAND.replace(json.dumps(ARMS), '["a4r"]')
+    manifest.write_text(text.replace(str(list(range(SEEDS))), "[1]"), encoding="utf-8")
+    found: dict[str, Any] = {}
+    for way in ("task", "submit"):
+        if way == "submit" and not _queue_answers():
+            found[way] = None
+            continue
+        times = [_to_first_step(way, manifest, work / f"{way}-{i}", store) for i in range(ROUNDS)]
+        found[way] = {"seconds": statistics.median(times[1:]), "highest": max(times[1:])}
+    return found
+
+
+def _to_first_step(way: str, manifest: Path, out: Path, store: tuple[Any, ...]) -> float:
+    asked = (manifest, "--out", out, *store)
+    planned = command(PROGRAM, "plan", *asked)
+    log = out / planned["runs"][0]["folder"] / "metrics.jsonl"
+    began = time.perf_counter()
+    if way == "submit":
+        flags = (
+            "--no-preflight",
+            "--cpus",
+            2,
+            "--memory",
+            "1900M",
+            "--device",
+            "cpu",
+            "--time",
+            10,
+        )
+        command(PROGRAM, "submit", *asked, *flags)
+        process = None
+    else:
+        program = Path(sys.executable).parent / PROGRAM
+        process = subprocess.Popen(
+            [str(program), "task", planned["plan"], "0", "--device", "cpu"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+    while not (log.exists() and log.stat().st_size):
+        if time.perf_counter() - began > TIMEOUT_S:
+            raise SystemExit(f"no step within {TIMEOUT_S:.0f} s by {way}")
+        time.sleep(0.02)
+    took = time.perf_counter() - began
+    if process is None:
+        command(PROGRAM, "cancel", *asked)
+    else:
+        os.kill(process.pid, signal.SIGTERM)
+        process.wait()
+    return took
+
+
+def _queue_answers() -> bool:
+    if shutil.which("sinfo") is None:
+        return False
+    done = subprocess.run(["sinfo", "-h"], capture_output=True, text=True, check=False)
+    return done.returncode == 0 and bool(done.stdout.strip())
+
+
+if __name__ == "__main__":
+    main()
