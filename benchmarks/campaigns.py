@@ -6,7 +6,8 @@ python -m benchmarks.campaigns --screening FOLDER
 of finished ones, each under the name that its plan gives it. ``start``: from the call of a task to its
 first step, and, where a Slurm answers, from ``submit`` to it; store and compiled kernels are warm.
 ``screening``: the wall time of the whole tiny screening from an empty folder, which is made and kept;
-where the folder holds a finished one already, the time that was measured when it was made is kept.
+where the folder holds a finished one already, the time that was measured when it was made is kept. Its
+page is drawn by a headless Chromium, where there is one, as the README's picture.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ ARMS = ("d0", "d4", "a4", "a7", "a8", "a9", "d4x", "a4x", "a7x", "d4r", "a4r", "
 SEEDS = 77  # 13 arms × 77 seeds: a thousand and one runs
 ROUNDS = 5
 TIMEOUT_S = 180.0
+PICTURE = Path(__file__).parent.parent / "docs/images/campaign.png"
+WINDOW = "1200,1780"
 THOUSAND = f"""
 title = "A thousand runs"
 corpus = "demo"
@@ -60,6 +63,7 @@ def main() -> None:
         found["folders"] = folders(Path(folder), arguments.screening, store)
         found["start"] = start(Path(folder), store)
     write("campaigns", found)
+    picture(arguments.screening, store)
 
 
 def screening(out: Path, store: tuple[Any, ...]) -> dict[str, Any]:
@@ -83,6 +87,18 @@ def screening(out: Path, store: tuple[Any, ...]) -> dict[str, Any]:
         "updates": sum(run["updates"] for run in told["runs"]),
         "folder": str(told["campaign"]),
     }
+
+
+def picture(out: Path, store: tuple[Any, ...]) -> None:
+    """The head of the screening's page as ``docs/images/campaign.png``."""
+    page = command(PROGRAM, "report", "screening", "--tiny", "--out", out, *store)["page"]
+    browser = shutil.which("chromium")
+    if browser is None:
+        print("no Chromium: the picture stays as it is")
+        return
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
+    shot = (f"--window-size={WINDOW}", f"--screenshot={PICTURE}", Path(page).resolve().as_uri())
+    subprocess.run([browser, *flags, *shot], check=True, capture_output=True)
 
 
 def folders(work: Path, finished: Path, store: tuple[Any, ...]) -> dict[str, Any]:

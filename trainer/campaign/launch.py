@@ -110,7 +110,7 @@ class _Launcher:
         self.free = list(room)
         self.running: dict[int, _Running] = {}
         self.failed: dict[int, str] = {}
-        self.steps = {}  # type: dict[int, int]
+        self.steps: dict[int, int] = {}
         self.left = {run.index for run in sweep.runs}
         # The plan as it is now: planning again meanwhile must not change what runs do.
         plain = to_plain(dataclasses.replace(sweep, out=str(Path(sweep.out).resolve())))
@@ -199,7 +199,7 @@ class _Launcher:
                 self.steps[index] = each.run.updates
             elif code in (BUSY, WAITS):
                 self.left.add(index)  # somebody else's, or not yet: looked at again
-            elif False:
+            elif code == EXIT_RESUMABLE:
                 raise Interrupted("a run was stopped; nothing is lost; repeat the command to go on")
             else:
                 self.failed[index] = _reason(code, self.sweep, each.run)

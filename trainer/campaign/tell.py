@@ -35,7 +35,7 @@ def plan(sweep: Sweep, console: Console) -> None:
     text = [f"{sweep.title}: {len(sweep.runs)} runs on {sweep.store_name}", sweep.summary, ""]
     text += [*_lines(sweep, found), "", _count(found), cost.words()]
     if sweep.skipped:
-        text.append(f"left out, {len(sweep.skipped)} combinations that cannot be:")
+        text.append(f"left out because they cannot be: {len(sweep.skipped)}")
         text += [f"  {s.what}: {s.why}" for s in sweep.skipped]
     if sweep.missing:
         text.append(f"first: {_add(sweep)}")
