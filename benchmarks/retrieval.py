@@ -29,14 +29,15 @@ from trainer.analyses import ANALYSES
 from trainer.analyses.bench import Bench
 from trainer.analyses.invariance import Perturbed, Step
 from trainer.arms import arm_pairs
-from trainer.checkpoint import MODEL, save_weights
+from trainer.checkpoint import save_weights
 from trainer.embed import embed_side
+from trainer.layout import FINISHED, MODEL
 from trainer.model import build_model
 from trainer.presets import preset_config
 from trainer.resolve import with_pairs
 from trainer.retrieval.evaluate import evaluate_embeddings
 from trainer.retrieval.gallery import Gallery
-from trainer.run import FINISHED, Run
+from trainer.run import Run
 
 SEGMENTS = 13_532
 RECORDINGS = 137

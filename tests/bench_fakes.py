@@ -9,7 +9,7 @@ from typing import Any
 from trainer_fakes import FakeStore, run_config
 
 from trainer.analyses.bench import Bench
-from trainer.checkpoint import MODEL
+from trainer.layout import MODEL
 from trainer.model import RetrievalModel, build_model
 
 SPLIT = "validation"

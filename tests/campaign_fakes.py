@@ -6,6 +6,7 @@ closer together the better an arm is meant to be.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,7 @@ def record_of(
                 "segments_per_s": 40.0 + 10 * len(run.reads),
                 "peak_memory": {"host": 900_000_000},
             },
-            "model_sha256": digest(run.signature, 64),
+            "model_sha256": hashlib.sha256(run.signature.encode()).hexdigest(),
         }
     return record
 

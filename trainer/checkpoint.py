@@ -28,13 +28,9 @@ from torch import Tensor
 
 from pipeline.base.errors import RunError
 from pipeline.base.files import fsync_dir, read_json, sha256_file, write_json
+from trainer.layout import MODEL
 
-MODEL, OPTIMIZER, PROGRESS, COMMIT = (
-    "model.safetensors",
-    "optimizer.pt",
-    "progress.json",
-    "checkpoint.json",
-)
+OPTIMIZER, PROGRESS, COMMIT = "optimizer.pt", "progress.json", "checkpoint.json"
 FILES = (MODEL, OPTIMIZER, PROGRESS)
 
 

@@ -40,24 +40,27 @@ TimeOption = Annotated[
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of each run on a CPU.")]
 
 
-def _sweep(campaign: str, tiny: bool, store: Path | None, out: Path) -> Sweep:
+def _sweep(campaign: str, tiny: bool, store: Path | None, out: Path, console: Console) -> Sweep:
     from trainer.campaign.manifest import read_campaign
-    from trainer.campaign.plan import find_store, plan_campaign
+    from trainer.campaign.plan import choose_store, plan_campaign
 
     read = read_campaign(campaign, tiny=tiny)
-    return plan_campaign(read, store or find_store(read.corpus, FEATURES), out)
+    if store is None:
+        store, word = choose_store(read, out, FEATURES)
+        console.say(word)
+    return plan_campaign(read, store, out)
 
 
 def _known(campaign: str, tiny: bool, store: Path | None, out: Path, console: Console) -> Sweep:
-    """The campaign as planned now; as planned last where its store is gone: runs outlive stores."""
+    """The campaign as planned now; as it was planned where its store is gone: runs outlive stores."""
     from pipeline.base.errors import StoreError
     from trainer.campaign.manifest import read_campaign
     from trainer.campaign.plan import kept_plan
 
+    kept = kept_plan(read_campaign(campaign, tiny=tiny), out, store)
     try:
-        return _sweep(campaign, tiny, store, out)
+        return _sweep(campaign, tiny, store or (Path(kept.store) if kept else None), out, console)
     except StoreError as error:
-        kept = kept_plan(read_campaign(campaign, tiny=tiny), out)
         if kept is None:
             raise
         console.say(f"{error}; told from the plan that was kept: {kept.folder}")
@@ -96,7 +99,7 @@ def plan(
     def action() -> None:
         from trainer.campaign import tell
 
-        tell.plan(_sweep(campaign, tiny, store, out), console)
+        tell.plan(_sweep(campaign, tiny, store, out, console), console)
 
     _do(console, action)
 
@@ -125,7 +128,7 @@ def run(
         from trainer.campaign import tell
         from trainer.campaign.launch import run_campaign, slots
 
-        sweep = _sweep(campaign, tiny, store, out)
+        sweep = _sweep(campaign, tiny, store, out, console)
         kind, found = tell.devices(device, gpus)
         tell.refuse_missing(sweep)
         run_campaign(sweep, slots(kind, found, jobs, threads), console)
@@ -154,15 +157,15 @@ def preflight(
     def action() -> None:
         from trainer.campaign import queueing
 
-        sweep = _sweep(campaign, tiny, store, out)
+        sweep = _sweep(campaign, tiny, store, out, console)
         queueing.try_all(sweep, device=device, time=time, full=full, console=console)
 
     _do(console, action)
 
 
 @sweep_app.command(
-    epilog="Examples:  xmodal-sweep submit screening --gpus 1 --time 12:00:00 --stage '$TMPDIR'   ·   "
-    "xmodal-sweep submit seeds --gpus 1 --time 4:00:00 --partition gpu --setup 'module load cuda' "
+    epilog="Examples:  xmodal-sweep submit screening --gpus 1 --time 12:00:00 "
+    "--stage '/local/$USER'   ·   xmodal-sweep submit seeds --gpus 1 --time 4:00:00 --partition gpu --setup 'module load cuda' "
     "--extra=--constraint=a100"
 )
 def submit(
@@ -177,10 +180,14 @@ def submit(
     partition: Annotated[str | None, typer.Option(help="As the site calls it.")] = None,
     account: Annotated[str | None, typer.Option(help="As the site calls it.")] = None,
     at_once: Annotated[
-        int | None, typer.Option(min=1, help="Most tasks that may run at a time.")
+        int | None, typer.Option(min=1, help="Most tasks of an array that may run at a time.")
     ] = None,
     stage: Annotated[
-        str | None, typer.Option(help="The node's own disk, such as $TMPDIR: copy the store there.")
+        str | None,
+        typer.Option(
+            help="Copy the store to the node's own disk: a folder that outlives jobs, such as "
+            "/local/$USER; the copy stays there until you delete it."
+        ),
     ] = None,
     setup: Annotated[
         list[str] | None, typer.Option(help="Line of shell that comes first; may be repeated.")
@@ -196,6 +203,7 @@ def submit(
     check: Annotated[
         bool, typer.Option("--preflight/--no-preflight", help="Try everything first.")
     ] = True,
+    full: Annotated[bool, typer.Option("--full", help="Hash every file of the store.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Queue with Slurm what is not done: arrays of one run a task; never the same run twice."""
@@ -220,7 +228,7 @@ def submit(
             threads=threads,
             requeues=requeues,
         )
-        queueing.put(_sweep(campaign, tiny, store, out), options, check, console)
+        queueing.put(_sweep(campaign, tiny, store, out, console), options, check, full, console)
 
     _do(console, action)
 
@@ -313,7 +321,7 @@ def task(
     """Do one run of a campaign: what a task of a queue calls.
 
     Exit codes: 0 done · 75 stopped, to be repeated · 76 the run that it starts from is not finished ·
-    77 another process is at it · 1 failed.
+    77 another process is at it · any other: failed.
     """
     console = Console(as_json)
 

@@ -16,10 +16,11 @@ from pipeline.base.errors import RunError
 from pipeline.base.files import read_json, sha256_file, write_json
 from pipeline.store.reader import Store
 from trainer.arms import arm_name
-from trainer.checkpoint import MODEL, load_weights
+from trainer.checkpoint import load_weights
 from trainer.config import RunConfig
+from trainer.layout import EVALUATION, MODEL
 from trainer.model import RetrievalModel, build_model, parameter_inventory
-from trainer.run import EVALUATION, Run, load_strictly
+from trainer.run import Run, load_strictly
 
 CONFIG, CARD = "config.json", "README.md"
 SCHEMA, KIND = 1, "xmodal-model"

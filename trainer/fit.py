@@ -23,7 +23,6 @@ from pipeline.base.errors import Interrupted, RunError
 from pipeline.base.files import atomic_write
 from trainer.cache import ResidentStore, batch_order
 from trainer.checkpoint import (
-    MODEL,
     Checkpoint,
     checkpoint_path,
     load_latest,
@@ -33,6 +32,7 @@ from trainer.checkpoint import (
 )
 from trainer.devices import autocast, matmul_precision, peak_memory
 from trainer.guards import check_drift, check_step, constant_inputs
+from trainer.layout import CHECKPOINTS, METRICS, MODEL
 from trainer.metrics_log import Log, MetricsLog
 from trainer.model import RetrievalModel
 from trainer.optim import build_optimizer, set_rates
@@ -44,7 +44,6 @@ Event = dict[str, Any]
 Report = Callable[[Event], None]
 Evaluate = Callable[[RetrievalModel], Mapping[str, Any]]
 
-CHECKPOINTS, METRICS = "checkpoints", "metrics.jsonl"
 CUDA_FLUSH_STEPS = 25  # reading a loss waits for the GPU; on a CPU it costs nothing
 
 

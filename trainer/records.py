@@ -81,6 +81,21 @@ def common_seed(protocol: str) -> int | None:
     return PAPER_SEED if PROTOCOLS.get(protocol).seeded else None
 
 
+def scores_due(own_seed: int) -> list[tuple[str, str, int | None]]:
+    """Evaluations (protocol, split, seed of the pools) by which a run can stand beside any other.
+
+    Both protocols on both splits; where the run's ``own_seed`` draws other pools than those that runs
+    of any seed are compared on, these, too.
+    """
+    due: list[tuple[str, str, int | None]] = []
+    for split in ("validation", "test"):
+        for name, protocol in PROTOCOLS.items():
+            due.append((name, split, None))
+            if protocol.seeded and own_seed != common_seed(name):
+                due.append((name, split, common_seed(name)))
+    return due
+
+
 def pool_seed(protocol: str, given: int | None, default: int) -> int | None:
     """Only protocols whose pools may be drawn with any seed are given one."""
     return (default if given is None else given) if PROTOCOLS.get(protocol).seeded else given

@@ -22,15 +22,11 @@ from pipeline.base.files import read_json, sha256_file
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.store.reader import Store
 from trainer.cache import NotePadding, ResidentStore
-from trainer.checkpoint import MODEL, load_weights
+from trainer.checkpoint import load_weights
 from trainer.config import RunConfig
 from trainer.controls import CONTROLS, Real
-from trainer.fit import CHECKPOINTS, METRICS
+from trainer.layout import CHECKPOINTS, EVALUATION, FINISHED, METRICS, MODEL, RUN_FILE
 from trainer.model import RetrievalModel, build_model
-
-RUN_FILE = "run.json"
-EVALUATION = "evaluation"
-FINISHED = "trained"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

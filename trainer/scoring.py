@@ -25,6 +25,7 @@ from trainer.cache import ON_DEVICE, ResidentStore, fingerprints
 from trainer.config import RunConfig
 from trainer.devices import pick_device
 from trainer.embed import embed_split
+from trainer.layout import EVALUATION
 from trainer.records import (
     RECORD_SCHEMA,
     check_protocols,
@@ -39,7 +40,7 @@ from trainer.retrieval.evaluate import evaluate_embeddings, score_embeddings
 from trainer.retrieval.gallery import Gallery
 from trainer.retrieval.protocols import PROTOCOLS
 from trainer.retrieval.repeats import has_copy
-from trainer.run import EVALUATION, Run, residents
+from trainer.run import Run, residents
 
 FloatArray = npt.NDArray[np.float32]
 Embedded = Callable[[], tuple[FloatArray, FloatArray]]

@@ -20,27 +20,18 @@ from pipeline.base.errors import Interrupted, RunError, XmodalError
 from pipeline.base.files import FolderLock, sha256_file, sweep_temporaries, write_json
 from trainer import parallel
 from trainer.cache import ResidentStore
-from trainer.checkpoint import MODEL
 from trainer.config import RunConfig
 from trainer.devices import deterministic, memory_errors_are_told, pick_device
 from trainer.embed import embed_split
 from trainer.estimate import check_memory, estimate
 from trainer.fit import FitResult, Report, fit
 from trainer.frozen import keep_tokens
+from trainer.layout import EVALUATION, FINISHED, MODEL, RUN_FILE
 from trainer.metrics_log import TensorBoardLog, require_tensorboard
 from trainer.model import RetrievalModel, build_model
 from trainer.parallel import Processes
 from trainer.plan import Plan
-from trainer.run import (
-    EVALUATION,
-    FINISHED,
-    RUN_FILE,
-    Run,
-    clear_run,
-    load_strictly,
-    open_run,
-    residents,
-)
+from trainer.run import Run, clear_run, load_strictly, open_run, residents
 
 FloatArray = npt.NDArray[np.float32]
 Score = Callable[[FloatArray, FloatArray, ResidentStore], Mapping[str, Any]]

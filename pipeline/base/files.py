@@ -115,10 +115,11 @@ class FolderLock:
         self._patience_s = patience_s
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._owner: dict[str, Any] | None = None
 
     def __enter__(self) -> FolderLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        me = {
+        me = self._owner = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "process_started": _process_start(os.getpid()),
@@ -151,7 +152,8 @@ class FolderLock:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        self.path.unlink(missing_ok=True)
+        if self._mine():  # whoever was suspended for long may have lost it
+            self.path.unlink(missing_ok=True)
 
     def is_held(self) -> bool:
         """Whether a live process holds it now."""
@@ -180,7 +182,11 @@ class FolderLock:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
             with contextlib.suppress(OSError):
-                os.utime(self.path)
+                if self._mine():
+                    os.utime(self.path)
+
+    def _mine(self) -> bool:
+        return _read_owner(self.path) == self._owner
 
     def _alive(self, owner: dict[str, Any]) -> bool:
         if owner["host"] == socket.gethostname():

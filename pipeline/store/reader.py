@@ -266,17 +266,26 @@ def read_note_rows(path: Path, start: int, stop: int | None) -> pa.Table:
         raise damaged(path, "notes.parquet", f"does not verify ({error})") from error
 
 
-def find_newest(folder: Path) -> Path:
-    """The store under ``folder`` that was committed last, by the time in its commit record."""
+def find_newest(folder: Path, corpus: str | None = None) -> Path:
+    """The store under ``folder`` that was committed last, by the time in its commit record.
+
+    ``corpus``: of this corpus alone, which is what stores' folders are called by: ``<corpus>-<hash>``.
+    """
     records = sorted(folder.glob(f"*/{RECORD}"))
+    if corpus is not None:  # a name may begin like another one: maestro, maestro-v3
+        records = [r for r in records if r.parent.name.rpartition("-")[0] == corpus]
     found: dict[Path, str] = {}
     for file in records:
         with contextlib.suppress(StoreError):  # a damaged one is nobody's default
             found[file.parent] = str(read_record(file.parent)["committed_at"])
     if not found:
-        raise StoreError(
-            f"there is no store under {folder}; make one with: make features", kind="missing"
-        )
+        what, how = "store", "make features"
+        if corpus is not None:
+            what = f"store of the corpus '{corpus}'"
+            how = (
+                f"xmodal-features build --corpus {corpus} --out {folder}, or name one with --store"
+            )
+        raise StoreError(f"there is no {what} under {folder}; make one with: {how}", kind="missing")
     return max(found, key=lambda path: found[path])
 
 

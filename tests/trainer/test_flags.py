@@ -45,6 +45,7 @@ SWEEP_FLAGS = {
     "submit": CAMPAIGN_FLAGS | {
         "--time", "--gpus", "--cpus", "--memory", "--partition", "--account", "--at-once", "--stage",
         "--setup", "--extra", "--device", "--threads", "--requeues", "--preflight", "--no-preflight",
+        "--full",
     },
     "cancel": CAMPAIGN_FLAGS,
     "status": CAMPAIGN_FLAGS,

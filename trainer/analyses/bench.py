@@ -25,10 +25,10 @@ from pipeline.store.reader import Store
 from trainer.analyses.errors import AnalysisError, Plain, Variant
 from trainer.batch import Batch
 from trainer.cache import ResidentStore, fingerprints
-from trainer.checkpoint import MODEL
 from trainer.devices import available_memory
 from trainer.embed import Change, embed_side, embed_split
 from trainer.frozen import keep_tokens
+from trainer.layout import MODEL
 from trainer.model import RetrievalModel
 from trainer.retrieval.compare import Scored
 from trainer.retrieval.evaluate import Scores, score_embeddings

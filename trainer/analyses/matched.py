@@ -30,8 +30,9 @@ from trainer.analyses.contract import (
     register,
 )
 from trainer.config import Choice
+from trainer.layout import RUN_FILE
 from trainer.plan import Plan, RunRequest, plan_run
-from trainer.run import RUN_FILE, Run, open_run
+from trainer.run import Run, open_run
 from trainer.scoring import own_store, selection_score
 from trainer.training import train
 

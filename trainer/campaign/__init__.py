@@ -10,8 +10,10 @@ module            does
 ``work``          one planned run: trained, scored on both splits; stops and goes on
 ``launch``        all of them on this machine, several at a time
 ``batch_script``  the text of a Slurm array whose tasks do one run each
+``scheduler``     what Slurm is asked, and what it answers
 ``slurm``         arrays submitted, watched, cancelled; never the same run twice
 ``rehearsal``     one step of a run, without training it
+``checks``        what is tried of files: folders, space, versions, beginnings, the store
 ``preflight``     what would end runs in a queue, found before they are queued
 ``reading``       values of records and logs that may be damaged
 ``ledger``        all runs and scores below a folder → one Parquet table

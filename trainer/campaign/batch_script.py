@@ -8,8 +8,9 @@ Written so that none of the ways in which such scripts are known to die is left 
   saves a checkpoint and exits with 75; the shell then asks for the task to be queued again;
 * memory is a number, logs are appended to, caches belong to one job, paths are absolute.
 
-A task's number is the number of its run in the copy of the plan that was made for the submission, so
-that planning again changes nothing for tasks that wait.
+Tasks of an array count from 0, whatever their runs' numbers are: sites limit the numbers of tasks.
+The script names the run of each, in the copy of the plan that was made for the submission, so that
+planning again changes nothing for tasks that wait.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ import dataclasses
 import re
 import shlex
 import sys
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.base.errors import ConfigError
 from pipeline.base.files import STALE_AFTER_S
 
+SEEN_S = 120
+"""How long a task waits for what another machine wrote: a network file system may show it late."""
 BUSY_S = int(STALE_AFTER_S) + 60
 """How long a task waits for a lock: the one of a node that died is stale after ten minutes."""
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 FOLDER = re.compile(r"[\w$@%+=:,./{}~-]+")
+ASKS_FOR_GPUS = re.compile(r"(--gpus\b|--gpus-|-G|--gres[= ]\S*gpu).*")
 WORD = re.compile(r"[\w@%+=:,./\[\]&|*!-]+")
 
 
@@ -41,13 +46,15 @@ class Options:
     time : limit of one task, as Slurm writes it: minutes, ``HH:MM:SS``, ``D-HH:MM:SS``
     cpus, gpus, memory : of one task; a run uses one GPU at most
     at_once : tasks of an array that may run at a time
-    stage : folder on the node's own disk that the store is copied to, such as ``$TMPDIR``
+    stage : folder on the node's own disk that the store is copied to, such as ``/local/$USER``; one
+        that outlives jobs, or every task copies again
     extra : more options of sbatch, such as ``--constraint=a100``
     setup : lines of shell that come first, such as ``module load cuda``
-    device, threads : of each run; as many threads as ``cpus`` unless given
+    device, threads : of each run; unless given, the GPU where one is asked for, and as many threads
+        as ``cpus``
     warn_s : how long before its limit a task is warned
     requeues : how often a task that was stopped is queued again
-    busy_s : how long a task waits while another process is at its run
+    busy_s : how long a task waits while another process is at its run, before it is queued again
     programs : folder of the commands that tasks call
     """
 
@@ -88,12 +95,14 @@ class Options:
             raise ConfigError("device = cuda: ask the queue for a GPU, too: gpus = 1")
         if self.gpus == 1 and self.device == "cpu":
             raise ConfigError("gpus = 1 with device = cpu: the GPU would be idle")
+        if self.gpus == 0 and any(ASKS_FOR_GPUS.match(line) for line in self.extra):
+            raise ConfigError("extra asks for a GPU that no run would use: say gpus = 1, too")
         if self.memory is not None and not self.memory.strip("0KMGT"):
             raise ConfigError(
                 f"memory = {self.memory}: that asks for whole nodes; say how much, such as 16G"
             )
         if self.stage is not None and not FOLDER.fullmatch(self.stage):
-            raise ConfigError(f"stage = {self.stage!r}: give a folder, such as $TMPDIR")
+            raise ConfigError(f"stage = {self.stage!r}: give a folder, such as /local/$USER")
         for name in ("partition", "account", "memory"):
             value = getattr(self, name)
             if value is not None and not WORD.fullmatch(value):
@@ -101,6 +110,20 @@ class Options:
         for line in self.extra:
             if not line.startswith("-") or "\n" in line:
                 raise ConfigError(f"extra = {line!r}: give an option of sbatch, such as --qos=long")
+
+    @property
+    def target(self) -> str:
+        """The device of each run, the same wherever it is asked: no task falls back to its CPU."""
+        if self.device != "auto":
+            return self.device
+        return "cuda" if self.gpus else "cpu"
+
+    @property
+    def patience(self) -> int:
+        """Seconds that a task waits for a run that is held; of a short limit, half."""
+        if self.time is None:
+            return self.busy_s
+        return max(1, min(self.busy_s, int(minutes(self.time) * 30)))
 
     @property
     def warning(self) -> int:
@@ -134,23 +157,12 @@ def minutes(time: str) -> float:
     return total
 
 
-def ranges(numbers: Iterable[int]) -> str:
-    """``[0, 1, 2, 5]`` → ``0-2,5``."""
-    parts: list[list[int]] = []
-    for number in sorted(numbers):
-        if parts and parts[-1][-1] == number - 1:
-            parts[-1][1:] = [number]
-        else:
-            parts.append([number])
-    return ",".join("-".join(map(str, part)) for part in parts)
-
-
 def batch_script(
     options: Options,
     *,
     name: str,
     title: str,
-    indices: Iterable[int],
+    indices: Sequence[int],
     plan: Path,
     store: Path,
     logs: Path,
@@ -162,7 +174,7 @@ def batch_script(
     ----------
     name : of the job
     title : what the campaign is called
-    indices : numbers of the runs, which are those of the tasks
+    indices : numbers of the runs, in the order of the tasks
     plan : the copy of the plan that they are numbered by
     store : of the campaign
     logs : folder of the tasks' logs
@@ -176,13 +188,16 @@ def batch_script(
         *("srun", "--ntasks=1", f"--cpus-per-task={options.cpus}", "--mpi=none", "--unbuffered"),
         *("xmodal-sweep", "task", str(plan)),
     ]
-    flags = ["--device", options.device, "--threads", str(options.threads or options.cpus)]
+    flags = ["--device", options.target, "--threads", str(options.threads or options.cpus)]
     lines = [
         "#!/bin/bash",
         f"# {' '.join(title.split())}",
-        "# Made by xmodal-sweep submit. The number of a task is that of its run in",
+        "# Made by xmodal-sweep submit. Runs are numbered as in",
         f"# {plan}",
-        *_directives(options, name, indices, logs, folder),
+        *_directives(options, name, len(indices), logs, folder),
+        "",
+        "# The run of each task.",
+        *textwrap.wrap(f"runs=({' '.join(map(str, indices))})", 100),
         _BEGIN,
         *options.setup,
         "",
@@ -192,21 +207,20 @@ def batch_script(
         *([_STAGE.replace("@FOLDER@", options.stage)] if options.stage else []),
         _RUN.replace("@TASK@", shlex.join(task))
         .replace("@FLAGS@", shlex.join(flags))
-        .replace("@BUSY@", str(options.busy_s))
-        .replace("@PAUSE@", str(max(1, min(30, options.busy_s // 20)))),
+        .replace("@BUSY@", str(options.patience))
+        .replace("@SEEN@", str(min(SEEN_S, options.patience)))
+        .replace("@PAUSE@", str(max(1, min(30, options.patience // 20)))),
         _END.replace("@REQUEUES@", str(options.requeues)),
     ]
     return "\n".join(lines)
 
 
-def _directives(
-    options: Options, name: str, indices: Iterable[int], logs: Path, folder: Path
-) -> list[str]:
+def _directives(options: Options, name: str, tasks: int, logs: Path, folder: Path) -> list[str]:
     most = f"%{options.at_once}" if options.at_once else ""
     log = str(logs).replace("%", "%%")
     found = [
         f"--job-name={name}",
-        f"--array={ranges(indices)}{most}",
+        f"--array=0-{tasks - 1}{most}",
         f'--chdir="{folder}"',
         f'--output="{log}/%A_%a.log"',
         "--open-mode=append",
@@ -224,10 +238,11 @@ def _directives(
     return [f"#SBATCH {line}" for line in found if line]
 
 
-_BEGIN = """
+_BEGIN = """run=${runs[$SLURM_ARRAY_TASK_ID]}
+
 me="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
 say() { echo "$(date '+%F %T') task $me on $(hostname -s): $*"; }
-say "begins, start $((${SLURM_RESTART_COUNT:-0} + 1))"
+say "begins, start $((${SLURM_RESTART_COUNT:-0} + 1)): run $run of the plan"
 
 # Signals are for the program; this shell outlives them, and decides what comes next.
 ended=
@@ -248,7 +263,8 @@ fi
 """
 
 _STAGE = """
-# Once per node: the first task copies and verifies, the others wait for it and use the same copy.
+# Once per node, if the folder outlives jobs: the first task copies and verifies, the others wait for it
+# and use the same copy, which stays.
 stage="@FOLDER@"
 case "$stage" in
   /*)
@@ -265,47 +281,55 @@ esac
 """
 
 _RUN = """
-# A run whose lock is held by a process that is gone (its node died) is free after ten minutes.
+# A run whose lock is held by a process that is gone (its node died) is free after ten minutes; what
+# ended on another machine may be seen late.
 if [ -n "$ended" ]; then exit 75; fi
 waited=0
 while :; do
   code=0
-  @TASK@ "$SLURM_ARRAY_TASK_ID" --store "$store" @FLAGS@ || code=$?
-  if [ "$code" != 77 ] || [ -n "$ended" ] || [ "$waited" -ge @BUSY@ ]; then break; fi
+  @TASK@ "$run" --store "$store" @FLAGS@ || code=$?
+  case "$code" in
+    76) most=@SEEN@ ;;
+    77) most=@BUSY@ ;;
+    *) break ;;
+  esac
+  if [ -n "$ended" ] || [ "$waited" -ge "$most" ]; then break; fi
   sleep @PAUSE@
   waited=$((waited + @PAUSE@))
 done
 """
 
 _END = """
+# Put this task back into the queue, where what waits for it goes on waiting; it leaves with its code.
+again() {
+  if [ "${SLURM_RESTART_COUNT:-0}" -ge @REQUEUES@ ]; then
+    say "$1, and was queued again @REQUEUES@ times already; xmodal-sweep submit goes on with it"
+    exit "$code"
+  fi
+  for pause in 1 5 10 30; do
+    case "$(scontrol show job --oneliner "$me")" in
+      *JobState=RUNNING*)
+        say "$1; asks to be queued again"
+        if scontrol requeue "$me"; then exit "$code"; fi
+        ;;
+      *JobState=*) # cancelled by hand, or the queue itself starts it again
+        say "stopped from outside; xmodal-sweep submit goes on with it"
+        exit "$code"
+        ;;
+    esac
+    sleep "$pause"
+  done
+  say "$1, and the scheduler does not answer; xmodal-sweep submit goes on with it"
+  exit "$code"
+}
 case "$code" in
   0) say "done" ;;
-  75) # stopped, with a checkpoint
-    if [ "${SLURM_RESTART_COUNT:-0}" -ge @REQUEUES@ ]; then
-      say "stopped, and was queued again @REQUEUES@ times already; xmodal-sweep submit goes on with it"
-      exit 75
-    fi
-    for pause in 1 5 10 30; do
-      case "$(scontrol show job --oneliner "$me")" in
-        *JobState=RUNNING*)
-          say "stopped; asks to be queued again"
-          if scontrol requeue "$me"; then exit 75; fi
-          ;;
-        *JobState=*) # cancelled by hand, or the queue itself starts it again
-          say "stopped from outside; xmodal-sweep submit goes on with it"
-          exit 75
-          ;;
-      esac
-      sleep "$pause"
-    done
-    say "stopped, and the scheduler does not answer; xmodal-sweep submit goes on with it"
-    exit 75
-    ;;
+  75) again "stopped" ;; # with a checkpoint
   76)
     say "cannot begin: the run that it starts from is not finished; see that one's log"
-    exit 1
+    exit "$code"
     ;;
-  77) say "leaves: another process is at this run" ;;
+  77) again "another process is at this run" ;;
   *)
     say "failed with exit code $code"
     exit "$code"

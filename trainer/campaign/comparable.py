@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from trainer.campaign.state import TRAINED
+from trainer.layout import FINISHED
 
 Row = Mapping[str, Any]
 Kind = Literal["yes", "caveats", "no"]
@@ -92,7 +92,7 @@ def _against(row: Row, usual: Row, arrays: Mapping[str, str]) -> Verdict:
 
 def _faults(row: Row) -> tuple[str, ...]:
     found = []
-    if row["status"] != TRAINED:
+    if row["status"] != FINISHED:
         found.append(f"training is {row['status']}")
     if row["S"] is None:
         found.append("not scored")

@@ -11,16 +11,20 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from pipeline.base.errors import ConfigError, RunError, StoreError
-from pipeline.base.files import FolderLock, read_json
-from trainer.campaign.plan import CAMPAIGNS, PLAN_FILE, read_plan
-from trainer.campaign.state import CHECKPOINTS, MODEL, RUN_FILE, TRAINED
+from pipeline.base.errors import ConfigError, RunError, XmodalError
+from pipeline.base.files import FolderLock, read_json, sha256_file
+from trainer.campaign.plan import CAMPAIGNS, LAUNCHED, PLAN_FILE, SUBMITTED, read_plan
+from trainer.layout import CHECKPOINTS, FINISHED, MODEL, RUN_FILE
 
 GONE = ".removed-"
+DAMAGED = "damaged"
+SPARED = (FINISHED, "running", DAMAGED)
+RECENT_S = 30 * 24 * 3600.0
 Kind = Literal["checkpoints", "leftover", "unplanned"]
 
 
@@ -76,7 +80,7 @@ def run_sizes(out: Path) -> list[RunSize]:
                 run=folder.name,
                 arm=str(record.get("arm", "?")),
                 seed=seed if isinstance(seed, int) else None,
-                status="running" if held else str(record.get("status", "damaged")),
+                status="running" if held else str(record.get("status", DAMAGED)),
                 total=bytes_below(folder),
                 checkpoints=bytes_below(folder / CHECKPOINTS),
                 campaigns=tuple(wanted.get(folder.name, ())),
@@ -90,8 +94,9 @@ def prunable(out: Path, *, unplanned: bool = False) -> list[Prunable]:
 
     Parameters
     ----------
-    unplanned : also whole runs that did not end, and that no kept plan of a campaign names, such as
-        those of a configuration that is not the default any more
+    unplanned : also whole runs that did not end, and that no plan of a campaign names, such as those
+        of a configuration that is not the default any more. What was launched or submitted in the
+        last 30 days counts as planned; a run whose record does not read is nobody's to remove.
 
     Raises
     ------
@@ -107,14 +112,14 @@ def prunable(out: Path, *, unplanned: bool = False) -> list[Prunable]:
             read_plan(file)
     for run in runs:
         folder = out / run.run
-        if run.status == TRAINED and run.checkpoints and (folder / MODEL).exists():
+        if run.status == FINISHED and run.checkpoints and (folder / MODEL).exists():
             why = "the run has ended; its model stays"
             found.append(
                 Prunable(
                     path=folder / CHECKPOINTS, kind="checkpoints", why=why, size=run.checkpoints
                 )
             )
-        elif unplanned and run.status not in (TRAINED, "running") and not run.campaigns:
+        elif unplanned and run.status not in SPARED and not run.campaigns:
             why = f"{run.status}, and no campaign names it"
             found.append(Prunable(path=folder, kind="unplanned", why=why, size=run.total))
     going = [item.path for item in found]
@@ -142,12 +147,13 @@ def prune(items: Sequence[Prunable]) -> tuple[list[Prunable], list[str]]:
             with contextlib.ExitStack() as held:
                 if item.kind != "leftover":
                     held.enter_context(FolderLock(folder))
+                    _look_again(item, folder)  # a process may have been at it since it was listed
                 # Out of the way at once: a kill in the middle leaves a leftover, not half a run.
                 gone = item.path.with_name(f"{GONE}{item.path.name}-{os.getpid()}")
                 item.path.rename(gone)
                 shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
             removed.append(item)
-        except (OSError, StoreError) as error:
+        except (OSError, XmodalError) as error:
             kept.append(f"{item.path} stays: {error}")
     return removed, kept
 
@@ -174,7 +180,26 @@ def _run_folders(out: Path) -> list[Path]:
 
 
 def _plans(out: Path) -> list[Path]:
-    return sorted((out / CAMPAIGNS).glob(f"*/{PLAN_FILE}"))
+    """Plans, and the copies of them that tasks work by which may still be under way."""
+    copies = [
+        *(out / CAMPAIGNS).glob(f"*/{SUBMITTED}/*/{PLAN_FILE}"),
+        *(out / CAMPAIGNS).glob(f"*/{LAUNCHED}/*.json"),
+    ]
+    recent = [file for file in copies if time.time() - file.stat().st_mtime < RECENT_S]
+    return sorted([*(out / CAMPAIGNS).glob(f"*/{PLAN_FILE}"), *recent])
+
+
+def _look_again(item: Prunable, folder: Path) -> None:
+    record = _record(folder)
+    ended = record.get("status") == FINISHED
+    if item.kind == "checkpoints":
+        whole = ended and sha256_file(folder / MODEL) == record.get("model_sha256")
+        if not whole:
+            raise RunError(
+                "the run is not what it was, or its model is not the one that it ended with"
+            )
+    elif ended or not record or folder.name in _planned(folder.parent):
+        raise RunError("it has ended meanwhile, or a campaign names it now")
 
 
 def _leftovers(out: Path) -> Iterator[Path]:
@@ -193,7 +218,9 @@ def _planned(out: Path) -> dict[str, list[str]]:
     for file in _plans(out):
         with contextlib.suppress(ConfigError):
             for run in read_plan(file).runs:
-                found.setdefault(run.folder, []).append(file.parent.name)
+                name = file.relative_to(out / CAMPAIGNS).parts[0]
+                if name not in found.setdefault(run.folder, []):
+                    found[run.folder].append(name)
     return found
 
 

@@ -20,13 +20,14 @@ from pipeline.base.config import digest, to_plain
 from pipeline.base.console import Console
 from pipeline.base.errors import EXIT_RESUMABLE, Interrupted, XmodalError
 from pipeline.base.files import write_json
-from trainer.campaign.plan import PlannedRun, Sweep
-from trainer.campaign.state import State, logged_step, run_state, states
+from trainer.campaign.plan import LAUNCHED, LOGS, PlannedRun, Sweep
+from trainer.campaign.state import State, forget_idle, logged_step, run_state, states
 from trainer.signals import stop_on_signals
 
-LOGS, LAUNCHED = "logs", "launched"
 BEGINS, ERROR = "--- ", "error: "  # lines of a log
 LOOK_S = 0.5
+OTHERS_S = 3.0
+"""How often other launchers' runs are looked at, when none of ours is under way."""
 PATIENCE_S = 300.0
 """How long runs may take to write a checkpoint after a stop, before they are killed."""
 TASK = "from trainer.cli_sweep import main; main()"
@@ -112,6 +113,8 @@ class _Launcher:
         self.failed: dict[int, str] = {}
         self.steps: dict[int, int] = {}
         self.left = {run.index for run in sweep.runs}
+        for run in sweep.runs:
+            forget_idle(sweep.path(run))
         # The plan as it is now: planning again meanwhile must not change what runs do.
         plain = to_plain(dataclasses.replace(sweep, out=str(Path(sweep.out).resolve())))
         self.plan = sweep.folder.resolve() / LAUNCHED / f"{digest(plain)}.json"
@@ -129,7 +132,7 @@ class _Launcher:
                 update(self._total(), "")
                 return
             update(min(sum(self.steps.values()), self._total() - 1), names)
-            time.sleep(LOOK_S)
+            time.sleep(LOOK_S if self.running else OTHERS_S)
 
     def stop(self) -> None:
         """Ask every run to leave a checkpoint, and wait for it."""
@@ -147,7 +150,8 @@ class _Launcher:
         return sum(run.updates for run in self.sweep.runs)
 
     def _begin(self) -> None:
-        for index in sorted(self.left):
+        """Fill the slots; without a free one nothing is looked at: folders may be far away."""
+        for index in sorted(self.left) if self.free else ():
             run = self.sweep.runs[index]
             state = run_state(self.sweep, run)
             self.steps[index] = state.step

@@ -40,8 +40,8 @@ from trainer.campaign.reading import (
     read_curve,
     take,
 )
-from trainer.campaign.state import EVALUATION, METRICS, RUN_FILE, TRAINED
 from trainer.config import EvaluationConfig
+from trainer.layout import EVALUATION, FINISHED, METRICS, RUN_FILE
 from trainer.records import RECORD_SCHEMA
 
 LEDGER = "ledger.parquet"
@@ -157,7 +157,7 @@ def _rows(folder: Path, log: Log, problems: list[str]) -> Iterator[Row]:
         return
     run["curve"], told = log
     problems += [f"{folder.name}/{METRICS}: {text}" for text in told]
-    keys = _keys(record) if record["status"] == TRAINED else None
+    keys = _keys(record) if record["status"] == FINISHED else None
     found = False
     for name, file in _evaluations(folder / EVALUATION):
         try:
@@ -187,7 +187,7 @@ def _run(folder: Path, record: Mapping[str, Any]) -> Row:
     updates = epochs * natural(record, "config", "budget", "batches_per_epoch")
     due = _due(record, epochs)
     speed = known(record, float, "performance", "segments_per_s")
-    finished = take(record, str, "status") == TRAINED
+    finished = take(record, str, "status") == FINISHED
     apart = {k: v for k, v in config.items() if k != "seed"}
     common = {k: v for k, v in apart.items() if k not in ("pairs", "control")}
     return {

@@ -81,7 +81,8 @@ class Group:
 class Campaign:
     """A manifest, at one size.
 
-    ``reference``: name of the recorded results that stand beside it in the report, if any.
+    ``reference``: name of the recorded results that stand beside it in the report, if any;
+    ``source``: where it is described; ``file``: the manifest, empty for one that comes with xmodal.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Campaign:
     seeds: tuple[int, ...] = DEFAULT_SEEDS
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     reference: str | None = None
+    file: str = ""
 
     @property
     def key(self) -> str:
@@ -138,7 +140,8 @@ def read_campaign(name: str, *, tiny: bool = False) -> Campaign:
     made = [_group(group, f"{where}: runs[{i}]") for i, group in enumerate(groups)]
     plain = {"name": f"{path.stem}-tiny" if tiny else path.stem, **data}
     campaign = from_plain(Campaign, {**plain, "groups": []}, where)
-    campaign = dataclasses.replace(campaign, groups=tuple(made))
+    file = "" if name in known else str(path.resolve())
+    campaign = dataclasses.replace(campaign, groups=tuple(made), file=file)
     _check(campaign, where)
     return campaign
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.base.config import digest, from_plain, to_plain
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.files import read_json, write_json
-from pipeline.store.reader import RECORD, Store, read_record
+from pipeline.store.reader import RECORD, Store, find_newest
 from trainer.campaign.manifest import Campaign, Group
 
 if TYPE_CHECKING:
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from trainer.plan import Plan, Planner
 
 CAMPAIGNS, PLAN_FILE = "campaigns", "plan.json"
+LAUNCHED, SUBMITTED, LOGS = "launched", "submitted", "logs"
+"""In the folder of a campaign: copies of the plan that tasks work by, and what tasks said."""
 SCHEMA = 1
 FEATURES = Path("data/features")
 ALL = ("all",)
+OWN_SCORES = tuple(f"{p}-{s}" for s in ("validation", "test") for p in ("paper", "strict"))
 PLUGINS = ("xmodal.descriptors", "xmodal.mechanisms")
 
 
@@ -47,6 +50,7 @@ class PlannedRun:
     config : resolved, as plain data
     reads, missing : arrays; those that the store does not have yet
     updates, batch_size, evaluations, trainable : what it costs is counted from these
+    scores : names of the evaluations that it has when it is done
     leaks : whether its scores are no retrieval scores
     """
 
@@ -65,6 +69,7 @@ class PlannedRun:
     updates: int
     batch_size: int
     evaluations: int
+    scores: tuple[str, ...] = OWN_SCORES
     parameters: int
     trainable: int
     leaks: bool
@@ -84,7 +89,7 @@ class Sweep:
 
     Attributes
     ----------
-    name, title, summary, reference : the manifest's
+    name, title, summary, reference, manifest : the campaign's; ``manifest`` is its file
     key : changes with manifest, store and code
     store, store_name : its folder, and what it is called
     out : folder of run folders
@@ -96,6 +101,7 @@ class Sweep:
     title: str
     summary: str
     reference: str | None
+    manifest: str = ""
     store: str
     store_name: str
     out: str
@@ -117,21 +123,22 @@ class Sweep:
         return sorted({name for run in self.runs for name in run.missing})
 
 
-def find_store(corpus: str, folder: Path = FEATURES) -> Path:
-    """The store of a corpus under ``folder`` that was committed last."""
-    found: dict[Path, str] = {}
-    for file in sorted(folder.glob(f"{corpus}-*/{RECORD}")):
-        if _corpus(file.parent.name) != corpus:  # such as that of maestro-v3 for maestro
-            continue
-        with contextlib.suppress(StoreError):
-            found[file.parent] = str(read_record(file.parent)["committed_at"])
-    if not found:
-        raise StoreError(
-            f"there is no store of the corpus '{corpus}' under {folder}; make one with: "
-            f"xmodal-features build --corpus {corpus} --out {folder}, or name one with --store",
-            kind="missing",
-        )
-    return max(found, key=lambda path: found[path])
+def choose_store(campaign: Campaign, out: Path, folder: Path = FEATURES) -> tuple[Path, str]:
+    """The store that a campaign is planned on where none is named, and a word about the choice.
+
+    The one that it was planned on last, as long as it is there: a store that somebody else commits
+    meanwhile must not make other runs of the same campaign. Else the newest of its corpus.
+    """
+    kept = kept_plan(campaign, out)
+    if kept is None or not Path(kept.store, RECORD).is_file():
+        store = find_newest(folder, campaign.corpus)
+        return store, f"store: {store}, the newest of the corpus '{campaign.corpus}' in {folder}"
+    store, word = Path(kept.store), f"store: {kept.store}, as when it was planned"
+    with contextlib.suppress(StoreError):
+        newest = find_newest(folder, campaign.corpus)
+        if newest.resolve() != store.resolve():
+            word += f" (another one is there: --store {newest})"
+    return store, word
 
 
 def plan_campaign(campaign: Campaign, store: Path, out: Path) -> Sweep:
@@ -154,8 +161,11 @@ def plan_campaign(campaign: Campaign, store: Path, out: Path) -> Sweep:
     key = digest([SCHEMA, campaign.key, opened.record, code_version()])
     name = f"{campaign.name}-{opened.name}"
     file = out / CAMPAIGNS / name / PLAN_FILE
-    with contextlib.suppress(OSError, ValueError, ConfigError):
-        kept = from_plain(Sweep, read_json(file), str(file))
+    kept: Sweep | None = None
+    with contextlib.suppress(ConfigError):
+        kept = read_plan(file)
+    if kept is not None:
+        _refuse_namesake(kept, campaign)
         if kept.key == key and kept.store == str(store.resolve()):
             return dataclasses.replace(kept, out=str(out))
     runs, skipped = _expanded(campaign, opened, out)
@@ -165,6 +175,7 @@ def plan_campaign(campaign: Campaign, store: Path, out: Path) -> Sweep:
         title=campaign.title,
         summary=campaign.summary,
         reference=campaign.reference,
+        manifest=campaign.file,
         store=str(store.resolve()),
         store_name=opened.name,
         out=str(out),
@@ -189,12 +200,14 @@ def read_plan(file: Path) -> Sweep:
         raise ConfigError(f"{file} is no plan of a campaign ({error}); plan it again") from None
 
 
-def kept_plan(campaign: Campaign, out: Path) -> Sweep | None:
-    """The plan of a campaign that was kept last, of whichever store; the store may be gone."""
+def kept_plan(campaign: Campaign, out: Path, store: Path | None = None) -> Sweep | None:
+    """The plan of a campaign that was kept last, of ``store`` or of any; the store may be gone."""
     files = (out / CAMPAIGNS).glob(f"{campaign.name}-{campaign.corpus}-*/{PLAN_FILE}")
     for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
         with contextlib.suppress(ConfigError):
             kept = read_plan(file)
+            if store is not None and kept.store != str(store.resolve()):
+                continue
             if (kept.name, _corpus(kept.store_name)) == (campaign.name, campaign.corpus):
                 return dataclasses.replace(kept, out=str(out))
     return None
@@ -214,6 +227,18 @@ def code_version() -> str:
         for point in sorted(entry_points(group=group), key=str):
             found.update(f"{point} {point.dist.version if point.dist else ''}".encode() + b"\0")
     return found.hexdigest()
+
+
+def _refuse_namesake(kept: Sweep, campaign: Campaign) -> None:
+    """Plan, submissions and logs are kept by name: two manifests of one name would be one campaign."""
+    moved = bool(kept.manifest) and not Path(kept.manifest).exists()
+    if kept.manifest == campaign.file or moved:
+        return
+    raise ConfigError(
+        f"{kept.folder} belongs to {kept.manifest or 'the campaign that comes with xmodal'}, and "
+        f"{campaign.file or 'the campaign that comes with xmodal'} has the same name: rename the "
+        "file, or give another --out"
+    )
 
 
 def _corpus(store_name: str) -> str:
@@ -345,6 +370,7 @@ def _planned(
     name: str = "",
 ) -> PlannedRun:
     from trainer.plan import RunRequest
+    from trainer.records import file_name, scores_due
 
     request = RunRequest(config=config, store=planner.store.path, out=out)
     plan: Plan = planner.plan(request, None if start is None else start.signature)
@@ -366,6 +392,7 @@ def _planned(
         updates=budget.updates,
         batch_size=budget.batch_size,
         evaluations=sum(evaluation.due(e, budget.epochs) for e in range(1, budget.epochs + 1)),
+        scores=tuple(file_name(*asked) for asked in scores_due(plan.config.pool_seed)),
         parameters=plan.parameters,
         trainable=plan.trainable,
         leaks=plan.leaks,

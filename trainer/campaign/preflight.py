@@ -7,54 +7,31 @@ made on real segments, forward, backward and update.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import os
-import platform
-import shutil
-import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipeline.base.config import digest, from_plain
 from pipeline.base.errors import ConfigError, StoreError, XmodalError
-from pipeline.base.files import FolderLock, read_json, sha256_file
 from pipeline.store.reader import Store
+from trainer.campaign.checks import Check, beginnings, folder_checks, store_checks, versions
 from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.rehearsal import rehearse
-from trainer.campaign.state import State, attempts, states
-from trainer.config import RunConfig
+from trainer.campaign.state import State, states
+from trainer.config import Choice, RunConfig
 from trainer.devices import pick_device
 from trainer.estimate import check_memory, estimate
 from trainer.plan import Plan, Planner, RunRequest
-from trainer.run import RUN_FILE, open_run
 
-CHECKPOINTS = 4  # of a run: the last two, the best, and the one that is being written
-SAMPLE_BYTES = 256 << 20
-SPARE_BYTES = 64 << 20
+__all__ = ["Check", "preflight"]
+
+MANY = 30  # distinct models, above which one stands for all of its mechanisms, front end and loss
 Say = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Check:
-    """One thing that was tried.
-
-    Attributes
-    ----------
-    name : what
-    ok : whether tasks would get past it
-    detail : what was found
-    remedy : what to do where it is not ok
-    """
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
 
 
 def preflight(
@@ -88,28 +65,33 @@ def preflight(
 
     def tell(check: Check) -> Check:
         checks.append(check)
-        mark = "ok" if check.ok else "NO"
-        say(f"{mark}  {check.name}: {check.detail}" + (f"; {check.remedy}" if check.remedy else ""))
+        say(
+            f"{check.mark}  {check.name}: {check.detail}"
+            + (f"; {check.remedy}" if check.remedy else "")
+        )
         return check
 
-    for check in _folder_checks(sweep, left):
+    for check in folder_checks(sweep, left):
         tell(check)
-    tell(_versions(sweep, left))
-    tell(_beginnings(sweep, left, found))
+    tell(versions(sweep, left))
+    for check in beginnings(sweep, left, found):
+        tell(check)
     try:
         store = Store.open(sweep.store)
     except StoreError as error:
         tell(Check(name="store", ok=False, detail=str(error), remedy="plan the campaign again"))
         return checks
-    for check in _store_checks(store, sweep, full):
+    for check in store_checks(store, sweep, full):
         if not tell(check).ok:
             return checks  # what follows would only say the same in other words
     plans: dict[int, Plan] = {}
     for check in _plan_checks(store, sweep, left, plans):
         tell(check)
-    for check in _step_checks(sweep, [r for r in left if r.index in plans], plans, found, target):
+    elsewhere = device.startswith("cuda") and target.type != "cuda"
+    known = [run for run in left if run.index in plans]
+    for check in _step_checks(sweep, known, plans, found, target, elsewhere):
         tell(check)
-    for check in _time_checks(left, plans, found, device, target, minutes):
+    for check in _time_checks(known, plans, found, target, elsewhere, minutes):
         tell(check)
     return checks
 
@@ -122,140 +104,6 @@ def _device(name: str) -> torch.device:
         if torch.device(name.partition(":")[0]).type == "cuda":
             return torch.device("cpu")
         raise
-
-
-def _folder_checks(sweep: Sweep, left: Sequence[PlannedRun]) -> Iterator[Check]:
-    out = Path(sweep.out).resolve()
-    probe = out / f".preflight-{os.getpid()}"
-    try:
-        probe.mkdir(parents=True)
-        with FolderLock(probe):
-            (probe / "bytes").write_bytes(bytes(1 << 20))
-    except (OSError, StoreError) as error:
-        yield Check(
-            name="folder of runs",
-            ok=False,
-            detail=f"cannot write and lock in {out} ({error})",
-            remedy="choose another --out",
-        )
-        return
-    finally:
-        shutil.rmtree(probe, ignore_errors=True)
-    yield Check(name="folder of runs", ok=True, detail=f"{out} can be written to and locked")
-    need = sum(max(0, _bytes_of(run) - _size_of(sweep.path(run))) for run in left) + SPARE_BYTES
-    free = shutil.disk_usage(out).free
-    yield Check(
-        name="space",
-        ok=free >= need,
-        detail=f"{free / 1e9:.2f} GB free, checkpoints of {len(left)} runs need {need / 1e9:.2f} GB",
-        remedy="" if free >= need else "make room, or choose another --out",
-    )
-
-
-def _bytes_of(run: PlannedRun) -> int:
-    """What a run's folder grows to: parameters, and two moments of those that are trained."""
-    return 4 * (CHECKPOINTS * (run.parameters + 2 * run.trainable) + run.parameters)
-
-
-def _size_of(folder: Path) -> int:
-    total = 0
-    for base, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += (Path(base) / name).stat().st_size
-    return total
-
-
-def _versions(sweep: Sweep, left: Sequence[PlannedRun]) -> Check:
-    """Runs that were begun go on with the packages that they were begun with."""
-    for run in left:
-        try:
-            begun: dict[str, str] = read_json(sweep.path(run) / RUN_FILE)["versions"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        for name, version in begun.items():
-            now = _version(name)
-            if now != version:
-                return Check(
-                    name="versions",
-                    ok=False,
-                    detail=f"{run.label} was begun with {name} {version}, here is {now}",
-                    remedy=f"use the environment that began it, or delete {sweep.path(run)}",
-                )
-    return Check(name="versions", ok=True, detail="those that begun runs were begun with")
-
-
-def _version(name: str) -> str:
-    if name == "python":
-        return platform.python_version()
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "none"
-
-
-def _beginnings(sweep: Sweep, left: Sequence[PlannedRun], found: Sequence[State]) -> Check:
-    """What runs start from, or go on from, is as it was left."""
-    for run in left:
-        path = sweep.path(run)
-        if idle := attempts(path).get("failure"):
-            return Check(name="beginnings", ok=False, detail=f"{run.label}: {idle}")
-        if (path / RUN_FILE).exists():
-            try:
-                open_run(path)
-            except XmodalError as error:
-                return Check(name="beginnings", ok=False, detail=str(error))
-        if run.after is None or found[run.after].status != "done":
-            continue
-        start = sweep.path(sweep.runs[run.after])
-        if not open_run(start).whole:
-            return Check(
-                name="beginnings",
-                ok=False,
-                detail=f"the model of {start}, from which {run.label} starts, is gone or was changed",
-                remedy="repeat that run, which restores it from its checkpoint",
-            )
-    again = sum(found[run.index].status == "failed" for run in left)
-    detail = "what runs start from and go on from is whole"
-    return Check(
-        name="beginnings",
-        ok=True,
-        detail=f"{detail}; {again} runs that failed are tried again" if again else detail,
-    )
-
-
-def _store_checks(store: Store, sweep: Sweep, full: bool) -> Iterator[Check]:
-    files = sorted(store.record["files"].items(), key=lambda item: item[1]["size"])
-    began, total, hashed = time.monotonic(), 0, 0
-    for name, entry in files:
-        if not full and hashed and total + entry["size"] > SAMPLE_BYTES:
-            break
-        if sha256_file(store.path / name) != entry["sha256"]:
-            yield Check(
-                name="store",
-                ok=False,
-                detail=f"{store.path / name} does not match its SHA-256",
-                remedy=f"see xmodal-features verify {store.path}",
-            )
-            return
-        total, hashed = total + entry["size"], hashed + 1
-    seconds = time.monotonic() - began
-    yield Check(
-        name="store",
-        ok=True,
-        detail=f"{store.path}: {len(files)} files of the right size, {hashed} of them hashed "
-        f"({total / 1e6:.0f} MB, {seconds:.1f} s)",
-    )
-    missing = [name for name in sweep.missing if name not in store.arrays]
-    add = f"xmodal-features add {store.path} --descriptors {','.join(missing)}"
-    yield Check(
-        name="arrays",
-        ok=not missing,
-        detail=f"the store lacks {', '.join(missing)}"
-        if missing
-        else "all that runs read are there",
-        remedy=f"add them: {add}" if missing else "",
-    )
 
 
 def _plan_checks(
@@ -295,50 +143,98 @@ def _step_checks(
     plans: dict[int, Plan],
     found: Sequence[State],
     device: torch.device,
+    elsewhere: bool,
 ) -> Iterator[Check]:
-    """One step, and the pools of the evaluations, of every distinct model."""
+    """One step, and the pools of the evaluations, of every distinct model; of many, of some.
+
+    ``elsewhere``: runs use a device that this machine does not have.
+    """
+    models = {
+        run.index: digest([_shape_of(plans[run.index].config), run.after is None]) for run in left
+    }
+    kinds = models
+    if len(set(models.values())) > MANY:
+        kinds = {
+            run.index: digest([_kind_of(plans[run.index].config), run.after is None])
+            for run in left
+        }
+    stands_for = Counter({models[i]: kinds[i] for i in models}.values())
     tried: set[str] = set()
     for run in left:
-        plan = plans[run.index]
-        key = digest([_shape_of(plan.config), run.after is None])
-        if key in tried:
+        kind = kinds[run.index]
+        if kind in tried:
             continue
-        tried.add(key)
+        tried.add(kind)
         start = None
         if run.after is not None and found[run.after].status == "done":
             start = sweep.path(sweep.runs[run.after])
+        name = f"a step of {run.label}"
         try:
-            detail = rehearse(plan, start, device)
+            detail = rehearse(plans[run.index], start, device)
         except (XmodalError, RuntimeError, ImportError, MemoryError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            yield Check(name=f"a step of {run.label}", ok=False, detail=reason)
-        else:
-            yield Check(name=f"a step of {run.label}", ok=True, detail=detail)
+            if elsewhere and (isinstance(error, MemoryError) or "allocate memory" in str(error)):
+                text = f"not known: this machine has not the memory for it ({reason})"
+                yield Check(name=name, ok=True, warning=True, detail=text)
+            else:
+                yield Check(name=name, ok=False, detail=reason)
+            continue
+        if (others := stands_for[kind]) > 1:
+            detail += f"; stands for {others} models"
+        yield Check(name=name, ok=True, detail=detail)
+    if (all_of_them := stands_for.total()) > len(tried):
+        detail = f"{len(tried)} models were tried, and stand for {all_of_them}"
+        yield Check(
+            name="steps", ok=True, detail=f"{detail}: one of equal mechanisms, front end, loss"
+        )
 
 
 def _shape_of(config: RunConfig) -> RunConfig:
-    """What makes steps differ; seeds and lengths do not."""
-    budget = dataclasses.replace(config.budget, epochs=1, batches_per_epoch=1)
-    return dataclasses.replace(config, seed=0, budget=budget)
+    """What makes steps differ; seeds, lengths, rates and what comes between steps do not."""
+    replace = dataclasses.replace
+    groups = tuple(replace(group, lr=1.0) for group in config.optimizer.groups)
+    evaluation = replace(  # pools of another size are drawn in another rehearsal
+        config.evaluation,
+        every=1,
+        first=1,
+        batch_size=1,
+        pool_seed="fixed",
+        selection="",
+        epochs=(),
+    )
+    return replace(
+        config,
+        seed=0,
+        optimizer=replace(config.optimizer, groups=groups, weight_decay=0.0),
+        schedule=Choice(name=""),
+        budget=replace(config.budget, epochs=1, batches_per_epoch=1),
+        evaluation=evaluation,
+        divergence_factor=1.0,
+    )
+
+
+def _kind_of(config: RunConfig) -> list[Any]:
+    """By which models are alike where there are too many to try each."""
+    return [sorted({pair.mechanism for pair in config.pairs}), config.audio.frontend, config.loss]
 
 
 def _time_checks(
     left: Sequence[PlannedRun],
     plans: dict[int, Plan],
     found: Sequence[State],
-    device: str,
     target: torch.device,
+    elsewhere: bool,
     minutes: float | None,
 ) -> Iterator[Check]:
     """Memory and time of each distinct model, on the device that runs will use."""
-    if device.startswith("cuda") and target.type != "cuda":
+    if elsewhere:
         yield Check(name="memory and time", ok=True, detail="not known: this machine has no GPU")
+        return
+    if not left:
         return
     longest, longest_run = 0.0, left[0]
     known: dict[str, float] = {}  # seconds of a step
     for run in left:
-        if run.index not in plans:
-            continue
         plan = plans[run.index]
         key = digest(_shape_of(plan.config))
         if key not in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from pipeline.base.console import Console
-from pipeline.base.errors import XmodalError
+from pipeline.base.errors import UsageError, XmodalError
 from trainer.campaign import tell
 from trainer.campaign.batch_script import Options, minutes
 from trainer.campaign.plan import Sweep
@@ -23,18 +23,27 @@ def try_all(
         (kind ``preflight``) when something would end them.
     """
     checks = _tried(sweep, device, time, full, console)
-    console.result(
-        checks, f"{len(checks)} checks passed: nothing is known that would end {sweep.name}"
-    )
+    text = f"{len(checks)} checks passed: nothing is known that would end {sweep.name}"
+    if warnings := [check for check in checks if check["warning"]]:
+        text += f", apart from what the lines with !! say ({len(warnings)})"
+    console.result(checks, text)
     return checks
 
 
-def put(sweep: Sweep, options: Options, check: bool, console: Console) -> None:
-    """Queue what is left, tried first unless that is not wanted."""
+def put(sweep: Sweep, options: Options, check: bool, full: bool, console: Console) -> None:
+    """Queue what is left, tried first unless that is not wanted; ``full``: every file is hashed.
+
+    Raises
+    ------
+    UsageError
+        for ``full`` where nothing is to be tried.
+    """
     options.check()
+    if full and not check:
+        raise UsageError("--full is a part of --preflight: leave --no-preflight away")
     tell.refuse_missing(sweep)
     if check:
-        _tried(sweep, options.device, options.time, False, console)
+        _tried(sweep, options.target, options.time, full, console)
     made = submit(sweep, options, console.say)
     jobs = ", ".join(str(s.job) for s in made)
     text = f"submitted {sum(len(s.runs) for s in made)} runs as jobs {jobs}"
@@ -46,7 +55,7 @@ def put(sweep: Sweep, options: Options, check: bool, console: Console) -> None:
 
 def take_out(sweep: Sweep, console: Console) -> None:
     """Cancel what waits and what runs."""
-    jobs = cancel(sweep)
+    jobs = cancel(sweep, console.say)
     text = f"cancelled the jobs {', '.join(jobs)}" if jobs else "nothing of it is in the queue"
     console.result({"cancelled": jobs}, text)
 

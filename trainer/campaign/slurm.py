@@ -18,30 +18,23 @@ import json
 import os
 import re
 import secrets
-import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.base.config import to_plain
-from pipeline.base.errors import XmodalError
 from pipeline.base.files import FolderLock, atomic_write, fsync_dir, write_json
 from trainer.campaign.batch_script import Options, batch_script
-from trainer.campaign.plan import CAMPAIGNS, PLAN_FILE, PlannedRun, Sweep
-from trainer.campaign.state import State, states
+from trainer.campaign.plan import CAMPAIGNS, LOGS, PLAN_FILE, SUBMITTED, PlannedRun, Sweep
+from trainer.campaign.scheduler import QueueError, Task, ask, known_tasks, most_tasks
+from trainer.campaign.state import State, forget_idle, states
 
 __all__ = ["Options", "QueueError", "Submission", "cancel", "queue_states", "submissions", "submit"]
 
-RECORDS, LOCK, SUBMITTED, LOGS = "submissions.jsonl", ".submit.lock", "submitted", "logs"
-ANSWER_S, PROGRAM = 60.0, "xmodal-sweep"
+RECORDS, LOCK = "submissions.jsonl", ".submit.lock"
+PROGRAM = "xmodal-sweep"
 Say = Callable[[str], None]
-
-
-class QueueError(XmodalError):
-    """The scheduler is not there, does not answer, or refuses."""
-
-    kind = "queue"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +44,7 @@ class Submission:
     Attributes
     ----------
     name : of the job; no other has it
-    runs : number of the task → folder of the run
+    runs : number of the task → folder of the run; tasks of an array count from 0
     script, plan, logs : where they are
     at : when, in UTC
     after : what it waits for, as sbatch was told
@@ -68,24 +61,12 @@ class Submission:
     job: int | None = None
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Task:
-    """A task that the scheduler knows."""
-
-    job: int
-    task: int
-    state: str
-
-    @property
-    def id(self) -> str:
-        return f"{self.job}_{self.task}"
-
-
 def submit(sweep: Sweep, options: Options, say: Say = lambda text: None) -> list[Submission]:
     """Queue every run that is neither done nor under way, nor waiting in the queue already.
 
-    A failed run is queued again, and goes on from its last checkpoint. Repeating the call, also at the
-    same time from elsewhere, submits nothing twice.
+    A failed run is queued again, and goes on from its last checkpoint; also one that gained no step
+    before: who submits it wants another try. Repeating the call, also at the same time from elsewhere,
+    submits nothing twice.
 
     Raises
     ------
@@ -112,17 +93,20 @@ def submit(sweep: Sweep, options: Options, say: Say = lambda text: None) -> list
         (sweep.folder.resolve() / LOGS).mkdir(parents=True, exist_ok=True)
         plan = folder / PLAN_FILE
         write_json(plan, to_plain(dataclasses.replace(sweep, out=str(out))))
+        most = most_tasks()
         made = [
-            _written(sweep, options, runs, folder, f"{token}-{number}")
-            for number, runs in enumerate(_arrays(chosen, found), 1)
+            (runs, _written(sweep, options, runs, folder, f"{token}-{number}"))
+            for number, runs in enumerate(_arrays(chosen, found, most), 1)
         ]
-        for submission in made:
-            _try_out(Path(submission.script))
+        for _, submission in made:
+            _try_out(Path(submission.script), most)
+        for run in chosen:
+            forget_idle(sweep.path(run))
         return _submitted(sweep, made, found, queued, say)
 
 
 def queue_states(sweep: Sweep, say: Say = lambda text: None) -> dict[int, str]:
-    """Number of a run → PENDING, RUNNING, COMPLETING, … of those that the queue knows.
+    """Number of a run → RUNNING, ``PENDING (Priority)``, … of those that the queue knows.
 
     Empty, with the reason told, when the scheduler does not answer.
     """
@@ -131,11 +115,13 @@ def queue_states(sweep: Sweep, say: Say = lambda text: None) -> dict[int, str]:
     except QueueError as error:
         say(f"what waits in the queue is not known: {error}")
         return {}
-    return {run.index: queued[run.folder].state for run in sweep.runs if run.folder in queued}
+    return {run.index: queued[run.folder].words for run in sweep.runs if run.folder in queued}
 
 
-def cancel(sweep: Sweep) -> list[str]:
-    """Take everything that this campaign submitted out of the queue; running tasks leave checkpoints.
+def cancel(sweep: Sweep, say: Say = lambda text: None) -> list[str]:
+    """Take what was submitted of this campaign out of the queue; running tasks leave checkpoints.
+
+    Jobs that other people submitted stay, which is told: only they may cancel them.
 
     Returns
     -------
@@ -146,11 +132,17 @@ def cancel(sweep: Sweep) -> list[str]:
     QueueError
         when the scheduler does not answer.
     """
-    queued = _tasks(submissions(sweep))
-    jobs = sorted({str(task.job) for tasks in queued.values() for task in tasks})
-    if jobs:
-        _ask(["scancel", *jobs])
-    return jobs
+    me = os.getuid()
+    jobs: dict[int, int] = {}  # number → whose
+    for tasks in known_tasks(submission.name for submission in submissions(sweep)).values():
+        jobs |= {task.job: task.user for task in tasks}
+    theirs = sorted(job for job, user in jobs.items() if user != me and me != 0)
+    for job in theirs:
+        say(f"job {job} was submitted by another user (number {jobs[job]}): it stays")
+    own = [str(job) for job in sorted(jobs) if job not in theirs]
+    if own:
+        ask(["scancel", *own])
+    return own
 
 
 def submissions(sweep: Sweep) -> list[Submission]:
@@ -159,7 +151,7 @@ def submissions(sweep: Sweep) -> list[Submission]:
 
 
 def _chosen(
-    sweep: Sweep, found: Sequence[State], queued: dict[str, _Task], say: Say
+    sweep: Sweep, found: Sequence[State], queued: dict[str, Task], say: Say
 ) -> list[PlannedRun]:
     """What is to be queued; why something else is not, is told."""
     chosen: dict[int, PlannedRun] = {}
@@ -168,7 +160,7 @@ def _chosen(
             continue
         if run.folder in queued:
             task = queued[run.folder]
-            say(f"{run.label}: in the queue already ({task.id}, {task.state})")
+            say(f"{run.label}: in the queue already ({task.id}, {task.words})")
         elif state.status == "running":
             say(f"{run.label}: a process outside the queue is at it")
         elif (
@@ -186,13 +178,17 @@ def _chosen(
     return list(chosen.values())
 
 
-def _arrays(chosen: Sequence[PlannedRun], found: Sequence[State]) -> list[list[PlannedRun]]:
-    """Runs that wait for the same run, or for none; those that are waited for come first."""
+def _arrays(
+    chosen: Sequence[PlannedRun], found: Sequence[State], most: int
+) -> Iterator[list[PlannedRun]]:
+    """Runs that wait for the same run, or for none, at most so many; those waited for come first."""
     arrays: dict[int | None, list[PlannedRun]] = {}
     for run in chosen:  # in the plan a run comes after what it starts from
         waits = run.after is not None and found[run.after].status != "done"
         arrays.setdefault(run.after if waits else None, []).append(run)
-    return [runs for _, runs in sorted(arrays.items(), key=lambda a: -1 if a[0] is None else a[0])]
+    for _, runs in sorted(arrays.items(), key=lambda a: -1 if a[0] is None else a[0]):
+        for first in range(0, len(runs), most):
+            yield runs[first : first + most]
 
 
 def _written(
@@ -215,7 +211,7 @@ def _written(
         handle.write(text)
     return Submission(
         name=name,
-        runs={run.index: run.folder for run in runs},
+        runs={task: run.folder for task, run in enumerate(runs)},
         script=str(script),
         plan=str(plan),
         logs=str(logs),
@@ -225,22 +221,22 @@ def _written(
 
 def _submitted(
     sweep: Sweep,
-    made: Sequence[Submission],
+    made: Sequence[tuple[Sequence[PlannedRun], Submission]],
     found: Sequence[State],
-    queued: dict[str, _Task],
+    queued: dict[str, Task],
     say: Say,
 ) -> list[Submission]:
     tasks = {folder: task.id for folder, task in queued.items()}
     done: list[Submission] = []
-    for submission in made:
-        start = sweep.runs[next(iter(submission.runs))].after  # of all of an array the same
+    for runs, submission in made:
+        start = runs[0].after  # where it is waited for, that of all of the array
         waits = None if start is None or found[start].status == "done" else sweep.runs[start].folder
         after = None if waits is None else f"afterok:{tasks[waits]}"
         submission = dataclasses.replace(submission, after=after)
         _append(sweep.folder / RECORDS, submission)
         # What waits for a task that failed would wait for ever: it goes, and is submitted again.
         flags = [f"--dependency={after}", "--kill-on-invalid-dep=yes"] if after else []
-        answer = _ask(["sbatch", "--parsable", *flags, submission.script]).strip()
+        answer = ask(["sbatch", "--parsable", *flags, submission.script]).strip()
         job = answer.partition(";")[0]
         if not job.isdigit():
             raise QueueError(f"sbatch answered {answer!r}, which is no job's number")
@@ -253,63 +249,35 @@ def _submitted(
     return done
 
 
-def _try_out(script: Path) -> None:
-    """Let Slurm check a script before anything is submitted."""
+def _try_out(script: Path, most: int) -> None:
+    """Let Slurm check a script before anything is submitted; ``most``: tasks of an array."""
     try:
-        _ask(["sbatch", "--test-only", str(script)])
+        ask(["sbatch", "--test-only", str(script)])
     except QueueError as error:
-        asks = "what the nodes have: sinfo --format '%P %c %m %G'"
-        raise QueueError(f"{error}; {asks}; the script is {script}") from None
+        if "array" in str(error).lower():
+            remedy = (
+                f"arrays were made of at most {most} tasks, see: scontrol show config | grep -i "
+                "array; without arrays: docs/examples/sweep.sbatch"
+            )
+        else:
+            remedy = (
+                "what there is to ask for (partition, time, cores, memory, GPUs): "
+                "sinfo --format '%P %l %c %m %G'"
+            )
+        raise QueueError(f"{error}; {remedy}; the script is {script}") from None
 
 
-def _queued(out: Path) -> dict[str, _Task]:
+def _queued(out: Path) -> dict[str, Task]:
     """Folder of a run → its task, of all campaigns that keep their runs in ``out``."""
     files = sorted((out / CAMPAIGNS).glob(f"*/{RECORDS}"))
     past = [submission for file in files for submission in _read(file)]
     known = {submission.name: submission for submission in past}
-    found: dict[str, _Task] = {}
-    for name, tasks in _tasks(past).items():
+    found: dict[str, Task] = {}
+    for name, tasks in known_tasks(known).items():
         for task in tasks:
             if (folder := known[name].runs.get(task.task)) is not None:
                 found[folder] = task
     return found
-
-
-def _tasks(past: Iterable[Submission]) -> dict[str, list[_Task]]:
-    """Name of a job → its tasks that the scheduler knows; it is asked only if there can be any."""
-    names = {submission.name for submission in past}
-    if not names:
-        return {}
-    found: dict[str, list[_Task]] = {}
-    command = ["squeue", "--noheader", "--array", f"--user={os.getuid()}"]
-    for line in _ask([*command, "--format=%F|%K|%T|%j"]).splitlines():
-        job, task, state, name = [*line.strip().split("|", 3), "", "", ""][:4]
-        if name in names and job.isdigit() and task.isdigit():
-            found.setdefault(name, []).append(_Task(job=int(job), task=int(task), state=state))
-    return found
-
-
-def _ask(command: Sequence[str]) -> str:
-    """What the scheduler answers, within a minute."""
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=ANSWER_S, check=False
-        )
-    except FileNotFoundError:
-        raise QueueError(
-            f"there is no {command[0]} here; use a machine from which Slurm is used, or "
-            "xmodal-sweep run"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise QueueError(
-            f"the scheduler did not answer {command[0]} within {ANSWER_S:.0f} s; repeat the command "
-            "later: nothing is submitted twice"
-        ) from None
-    if done.returncode:
-        said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        reason = " ".join(said[-2:]) or f"exit code {done.returncode}"
-        raise QueueError(f"the scheduler refuses: {reason}")
-    return done.stdout
 
 
 def _append(file: Path, submission: Submission) -> None:

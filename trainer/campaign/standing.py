@@ -19,8 +19,9 @@ from pipeline.base.errors import MissingExtra, RunError, XmodalError
 from pipeline.store.reader import Store
 from trainer.campaign.comparable import Verdict, apart, judge
 from trainer.campaign.plan import PlannedRun, Sweep
-from trainer.campaign.state import EVALUATION, State
+from trainer.campaign.state import State
 from trainer.floors import BASELINE_FOLDER, Floor
+from trainer.layout import EVALUATION
 from trainer.records import common_seed, file_name, read_scored
 from trainer.retrieval.baselines import BASELINES
 from trainer.retrieval.compare import LEAST_RECORDINGS, Scored, compare, t975

@@ -21,22 +21,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.base.files import FolderLock, read_json
+from pipeline.base.files import FolderLock, read_json, write_json
 from trainer.campaign.plan import PlannedRun, Sweep
+from trainer.layout import CHECKPOINTS, EVALUATION, FINISHED, METRICS, RUN_FILE
 
 Status = Literal["done", "running", "stopped", "failed", "missing", "waiting"]
 STATUSES: tuple[Status, ...] = ("done", "running", "stopped", "failed", "missing", "waiting")
 
-RUN_FILE, EVALUATION, METRICS, CHECKPOINTS, MODEL = (
-    "run.json",
-    "evaluation",
-    "metrics.jsonl",
-    "checkpoints",
-    "model.safetensors",
-)
-TRAINED = "trained"
 ATTEMPTS = "attempts.json"
-SCORED = tuple(f"{p}-{s}" for s in ("validation", "test") for p in ("paper", "strict"))
 TAIL = 4096
 
 
@@ -85,7 +77,7 @@ def run_state(sweep: Sweep, run: PlannedRun, before: State | None = None) -> Sta
     speed = seconds_a_step(record, run)
     if FolderLock(folder).is_held():
         return State(status="running", step=logged_step(folder), seconds_a_step=speed)
-    if record.get("status") == TRAINED:
+    if record.get("status") == FINISHED:
         return _finished(folder, record, run, speed)
     step, note = logged_step(folder), ""
     if record.get("status") == "failed":
@@ -103,6 +95,13 @@ def attempts(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def forget_idle(folder: Path) -> None:
+    """Let a run be begun again that gained no step: somebody asks for it, not the queue by itself."""
+    noted = attempts(folder)
+    if noted.get("idle") or noted.get("failure"):
+        write_json(folder / ATTEMPTS, {"starts": noted.get("starts", 0)})
 
 
 def saved_step(folder: Path) -> int:
@@ -155,7 +154,7 @@ def _finished(
     folder: Path, record: Mapping[str, Any], run: PlannedRun, speed: float | None
 ) -> State:
     best = record.get("best", {}).get("S")
-    unscored = [n for n in SCORED if not (folder / EVALUATION / f"{n}.json").exists()]
+    unscored = [n for n in run.scores if not (folder / EVALUATION / f"{n}.json").exists()]
     if unscored:
         note = f"trained; still to be scored: {', '.join(unscored)}"
         return State(status="stopped", step=run.updates, note=note, seconds_a_step=speed, S=best)

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.base.config import to_plain
 from pipeline.base.console import Console
-from pipeline.base.errors import StoreError
+from pipeline.base.errors import ConfigError, StoreError
 from trainer.campaign.cost import Cost, left_to_do
 from trainer.campaign.manifest import known_campaigns, read_campaign
 from trainer.campaign.plan import PlannedRun, Sweep
@@ -78,6 +78,8 @@ def devices(device: str, gpus: str | None) -> tuple[str, list[str]]:
 
     from trainer.devices import pick_device
 
+    if ":" in device:
+        raise ConfigError(f"--device {device}: say which GPUs with --gpus, such as --gpus 1")
     kind = pick_device(device).type
     if kind == "cpu":
         return kind, []

@@ -8,8 +8,8 @@ and again without gaining one is not begun once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +22,16 @@ from pipeline.base.files import FolderLock, write_json
 from pipeline.store.reader import Store
 from trainer import scoring
 from trainer.campaign.plan import PlannedRun, Sweep
-from trainer.campaign.state import ATTEMPTS, TRAINED, attempts, saved_step
+from trainer.campaign.state import ATTEMPTS, attempts, saved_step
 from trainer.config import RunConfig
 from trainer.devices import default_compiled, pick_device
 from trainer.embed import embed_split
+from trainer.layout import FINISHED, RUN_FILE
 from trainer.plan import Plan, RunRequest, plan_run
-from trainer.records import common_seed, pool_seed
-from trainer.retrieval.protocols import PROTOCOLS
+from trainer.records import scores_due
 from trainer.run import Run, open_run, residents
 from trainer.training import train
 
-SPLITS = ("validation", "test")
 MOST_IDLE = 3
 Report = Callable[[dict[str, Any]], None]
 FloatArray = npt.NDArray[np.float32]
@@ -85,13 +84,15 @@ def do_run(
         )
     if FolderLock(plan.folder).is_held():
         raise Busy(f"another process is at {plan.folder}", kind="locked")
-    _count_start(plan)
+    before = attempts(plan.folder)
+    _count_start(plan, before)
     try:
         run = train(plan, scoring.selection_score(plan.store, plan.config), report)
         with FolderLock(run.path):  # it is under way until it is scored
             score_all(run, plan.store, device, report)
     except StoreError as error:
-        if error.kind == "locked":
+        if error.kind == "locked":  # taken since we looked: that was no start of ours
+            write_json(plan.folder / ATTEMPTS, before)
             raise Busy(str(error), kind="locked") from None
         raise
     return run
@@ -100,29 +101,19 @@ def do_run(
 def score_all(
     run: Run, store: Store, device: str = "auto", report: Report = lambda event: None
 ) -> None:
-    """Both protocols on both splits; what was scored before with these weights is left.
+    """All that a run is compared by; what was scored before with these weights is left."""
 
-    Runs of different seeds are compared on pools of one seed, so those are scored, too, where the
-    run's own pools are others.
-    """
-    for split in SPLITS:
+    @cache
+    def embeddings(split: str) -> tuple[FloatArray, FloatArray]:
+        report({"event": "scoring", "split": split})
+        target = pick_device(device)
+        model = run.load_model(target)
+        resident = residents(run.config, model.reads(), store, split, target, training=False)
+        return embed_split(model, resident)
 
-        @cache
-        def embedded(split: str = split) -> tuple[FloatArray, FloatArray]:
-            report({"event": "scoring", "split": split})
-            target = pick_device(device)
-            model = run.load_model(target)
-            resident = residents(run.config, model.reads(), store, split, target, training=False)
-            return embed_split(model, resident)
-
-        for name, protocol in PROTOCOLS.items():
-            seeds: set[int | None] = {None}
-            if protocol.seeded and pool_seed(name, None, run.config.pool_seed) != common_seed(name):
-                seeds.add(common_seed(name))
-            for seed in seeds:
-                scoring.scored_run(
-                    run, store, split, name, device=device, seed=seed, embedded=embedded
-                )
+    for protocol, split, seed in scores_due(run.config.pool_seed):
+        embedded = partial(embeddings, split)
+        scoring.scored_run(run, store, split, protocol, device=device, seed=seed, embedded=embedded)
 
 
 def _request(sweep: Sweep, planned: PlannedRun, store: Path | None, device: str) -> RunRequest:
@@ -130,7 +121,7 @@ def _request(sweep: Sweep, planned: PlannedRun, store: Path | None, device: str)
     if planned.after is not None:
         start = sweep.path(sweep.runs[planned.after])
         try:
-            finished = open_run(start).record["status"] == TRAINED
+            finished = open_run(start).record["status"] == FINISHED
         except RunError:
             finished = False
         if not finished:
@@ -146,17 +137,17 @@ def _request(sweep: Sweep, planned: PlannedRun, store: Path | None, device: str)
     )
 
 
-def _count_start(plan: Plan) -> None:
+def _count_start(plan: Plan, before: Mapping[str, Any]) -> None:
     """Note that the run is begun once more; refuse where the last few starts gained nothing."""
-    before, step = attempts(plan.folder), saved_step(plan.folder)
+    step = saved_step(plan.folder)
     idle = int(before.get("idle", 0)) + 1 if before.get("step") == step else 0
-    if plan.folder.joinpath("run.json").exists() and open_run(plan.folder).finished:
+    if plan.folder.joinpath(RUN_FILE).exists() and open_run(plan.folder).finished:
         return
     if idle >= MOST_IDLE:
         text = (
             f"{MOST_IDLE} starts in a row gained no step after step {step}: the time limit is too "
-            "short for one epoch, or it dies each time (see its log); give it more time, then "
-            f"delete {plan.folder / ATTEMPTS}"
+            "short for one epoch, or it dies each time (see its log); xmodal-sweep run or submit "
+            "begins to count anew"
         )
         write_json(plan.folder / ATTEMPTS, {**before, "failure": text})
         raise RunError(text, kind="idle")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -58,6 +59,13 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
     with FolderLock(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_lock_that_was_lost_is_left_to_whoever_has_it(tmp_path: Path) -> None:
+    with FolderLock(tmp_path) as first:
+        theirs = {"host": "another", "pid": 1, "process_started": "7", "locked_at": 0}
+        first.path.write_text(json.dumps(theirs))  # we were suspended for longer than ten minutes
+    assert read_json(first.path) == theirs
 
 
 HOLD = """

@@ -12,7 +12,7 @@ from trainer_fakes import FakeStore
 
 from trainer.analyses.contract import Analysis, AnalysisError, Table
 from trainer.analyses.driver import analyze, labels
-from trainer.checkpoint import MODEL
+from trainer.layout import MODEL
 
 
 class Counting(Analysis):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from campaign_fakes import planned, sweep_of, write_run
 from pipeline.base.config import to_plain
 from pipeline.base.console import Console, run_command
 from pipeline.base.errors import ConfigError, RunError
-from pipeline.base.files import FolderLock, write_json
+from pipeline.base.files import FolderLock, read_json, write_json
 from trainer.campaign import housekeeping
 from trainer.campaign.housekeeping import bytes_below, prunable, prune, run_sizes
 from trainer.campaign.keeping import prune_runs, tell_sizes
@@ -44,8 +45,7 @@ def plan_of(out: Path, *runs: PlannedRun, name: str = "fake") -> Path:
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     """d0 has ended, a4r stopped; both have checkpoints, and a campaign names d0 alone."""
-    folder = with_checkpoints(write_run(tmp_path / "runs", D0))
-    (folder / "model.safetensors").write_bytes(b"m" * 50)
+    with_checkpoints(write_run(tmp_path / "runs", D0))
     with_checkpoints(write_run(tmp_path / "runs", A4R, status="interrupted", done=0.5))
     plan_of(tmp_path / "runs", D0)
     return tmp_path / "runs"
@@ -161,6 +161,37 @@ def test_only_runs_that_did_not_end_and_that_no_campaign_names_go_whole(out: Pat
     assert removed[0].why == "interrupted, and no campaign names it"
     assert not (out / A4R.folder).exists()
     assert named.exists()
+
+
+def test_what_tasks_work_by_counts_as_planned(out: Path) -> None:
+    file = plan_of(out, A4R, name="fake")
+    content = file.read_bytes()
+    file.unlink()
+    copies = [file.parent / w for w in ("submitted/20260101/plan.json", "launched/0123.json")]
+    for copy in copies:
+        assert ("unplanned", A4R.folder) in told(out, unplanned=True)
+        copy.parent.mkdir(parents=True)
+        copy.write_bytes(content)
+        assert ("unplanned", A4R.folder) not in told(out, unplanned=True)
+        os.utime(copy, (0, 0))  # long ago
+        assert ("unplanned", A4R.folder) in told(out, unplanned=True)
+
+
+def test_what_changed_since_it_was_listed_stays(out: Path) -> None:
+    listed = prunable(out, unplanned=True)
+    record = read_json(out / A4R.folder / "run.json")
+    write_json(out / A4R.folder / "run.json", {**record, "status": "trained"})
+    (out / D0.folder / "model.safetensors").write_bytes(b"torn")
+    removed, kept = prune(listed)
+    assert removed == []
+    assert ["ended meanwhile" in kept[0], "its model is not" in kept[1]] == [True, True]
+    assert (out / A4R.folder / "checkpoints").exists()
+    assert (out / D0.folder / "checkpoints").exists()
+
+
+def test_a_run_whose_record_does_not_read_never_goes(out: Path) -> None:
+    (out / A4R.folder / "run.json").write_bytes(b"{")
+    assert told(out, unplanned=True) == [("checkpoints", f"{D0.folder}/checkpoints")]
 
 
 def test_a_run_that_has_ended_never_goes(out: Path) -> None:

@@ -16,15 +16,15 @@ import pytest
 
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.files import read_json, write_json
-from pipeline.store import Store
+from pipeline.store import Store, find_newest
 from pipeline.store.schema import seal
 from trainer import presets
 from trainer.campaign import plan as module
 from trainer.campaign.manifest import Campaign, read_campaign
 from trainer.campaign.plan import (
     Sweep,
+    choose_store,
     code_version,
-    find_store,
     kept_plan,
     plan_campaign,
     read_plan,
@@ -226,11 +226,11 @@ def test_the_store_that_was_committed_last_is_found(tmp_path: Path, copied: Path
         write_json(other / "store.json", seal(record))
     (features / "tiny-cccccccccccc").mkdir()
     (features / "tiny-cccccccccccc" / "store.json").write_text("{", encoding="utf-8")
-    assert find_store("tiny", features) == features / "tiny-aaaaaaaaaaaa"
-    assert find_store("tiny-v2", features) == features / "tiny-v2-0000"
+    assert find_newest(features, "tiny") == features / "tiny-aaaaaaaaaaaa"
+    assert find_newest(features, "tiny-v2") == features / "tiny-v2-0000"
     for folder in (features, tmp_path / "nowhere"):
         with pytest.raises(StoreError, match=f"build --corpus demo --out {folder}") as error:
-            find_store("demo", folder)
+            find_newest(folder, "demo")
         assert error.value.kind == "missing"
 
 
@@ -268,3 +268,43 @@ def test_the_plan_that_was_kept_last_is_that_campaigns_own(make: Make, tmp_path:
     found = kept_plan(campaign, out)
     assert found is not None
     assert found.store_name == "tiny-new"
+
+
+def test_a_campaign_stays_with_the_store_that_it_was_planned_on(
+    make: Make, tmp_path: Path, copied: Path
+) -> None:
+    features, out = copied.parent, tmp_path / "runs"
+    campaign = written(tmp_path, BASE)
+    store, word = choose_store(campaign, out, features)
+    assert (store, "the newest of the corpus 'tiny'" in word) == (copied, True)
+    make(BASE, store=copied)
+    newer = features / "tiny-ffffffffffff"
+    newer.mkdir()
+    record = read_json(copied / "store.json") | {"committed_at": "2040-01-01T00:00:00Z"}
+    write_json(newer / "store.json", seal(record))
+    store, word = choose_store(campaign, out, features)
+    assert store == copied.resolve()
+    assert word.endswith(f"(another one is there: --store {newer})")
+    shutil.rmtree(copied)
+    assert choose_store(campaign, out, features)[0] == newer
+
+
+def test_a_plan_of_another_store_is_not_taken_for_this_ones(make: Make, tmp_path: Path) -> None:
+    sweep, campaign = make(BASE), written(tmp_path, BASE)
+    assert kept_plan(campaign, tmp_path / "runs", Path(sweep.store)) == sweep
+    assert kept_plan(campaign, tmp_path / "runs", tmp_path / "another") is None
+
+
+def test_two_manifests_of_one_name_do_not_share_a_plan(
+    make: Make, tmp_path: Path, split_store: Store
+) -> None:
+    sweep = make(BASE)
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    copy = written(folder, BASE)
+    kept = (sweep.folder / "plan.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"rename the file, or give another --out"):
+        plan_campaign(copy, split_store.path, tmp_path / "runs")
+    assert (sweep.folder / "plan.json").read_bytes() == kept
+    (tmp_path / "own.toml").unlink()  # it was moved, not copied
+    assert plan_campaign(copy, split_store.path, tmp_path / "runs").manifest == copy.file

@@ -148,6 +148,15 @@ def test_a_run_that_fails_takes_only_those_that_start_from_it_with_it(fake: Fake
     assert fake.statuses() == ["done"] * 4
 
 
+def test_runs_that_gained_no_step_get_another_try(fake: Fake) -> None:
+    folder = fake.sweep.path(fake.sweep.runs[BASE])
+    folder.mkdir(parents=True)
+    write_json(folder / "attempts.json", {"starts": 3, "idle": 3, "failure": "no step gained"})
+    assert fake.statuses()[BASE] == "failed"
+    fake.launch()
+    assert fake.statuses() == ["done"] * 4
+
+
 def test_a_killed_run_is_told_as_killed(fake: Fake) -> None:
     fake.acts(ALONE, "killed")
     with pytest.raises(XmodalError, match=r"a4, seed 42: ended by SIGKILL .*out of memory"):

@@ -14,21 +14,29 @@ import pytest
 from campaign_fakes import planned, sweep_of, write_run
 
 from pipeline.base.errors import ConfigError, StoreError
-from pipeline.base.files import FolderLock
-from trainer.campaign import slurm
-from trainer.campaign.batch_script import Options, batch_script, minutes, ranges
+from pipeline.base.files import FolderLock, write_json
+from trainer.campaign import scheduler, slurm
+from trainer.campaign.batch_script import Options, batch_script, minutes
 from trainer.campaign.plan import Sweep, read_plan
 from trainer.campaign.slurm import QueueError, cancel, queue_states, submissions, submit
+from trainer.campaign.state import attempts
 
 SBATCH = """#!/bin/bash
 echo "$@" >> "$FAKE/sbatch"
-case "$*" in *--test-only*) exit "$(cat "$FAKE/refuses" 2>/dev/null || echo 0)" ;; esac
+case "$*" in
+  *--test-only*)
+    cat "$FAKE/words" >&2 2>/dev/null
+    exit "$(cat "$FAKE/refuses" 2>/dev/null || echo 0)"
+    ;;
+esac
 n=$(($(cat "$FAKE/jobs" 2>/dev/null || echo 100) + 1))
 echo "$n" > "$FAKE/jobs"
 script="${@: -1}"
 name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
 for task in $(sed -n 's/^#SBATCH --array=//p' "$script" | sed 's/%.*//; s/,/ /g'); do
-  for i in $(seq "${task%-*}" "${task#*-}"); do echo "$n|$i|PENDING|$name" >> "$FAKE/queue"; done
+  for i in $(seq "${task%-*}" "${task#*-}"); do
+    echo "$n|$i|PENDING|$UID|None|$name" >> "$FAKE/queue"
+  done
 done
 if [ -e "$FAKE/hangs" ]; then exec sleep 60; fi
 echo "$n"
@@ -36,8 +44,13 @@ echo "$n"
 SQUEUE = """#!/bin/bash
 if [ -e "$FAKE/dead" ]; then echo "squeue: error: Unable to contact slurm controller" >&2; exit 1; fi
 if [ -e "$FAKE/silent" ]; then exec sleep 60; fi
-echo "7|N/A|PENDING|somebody's own"
+echo "$@" >> "$FAKE/squeue"
+case "$*" in *--user*) exit 1 ;; esac
+echo "7|N/A|PENDING|$UID|None|somebody's own"
 cat "$FAKE/queue" 2>/dev/null || true
+"""
+LIMIT = """#!/bin/bash
+cat "$FAKE/limits" 2>/dev/null || echo "MaxArraySize            = 10000"
 """
 SCANCEL = """#!/bin/bash
 echo "$@" >> "$FAKE/scancel"
@@ -49,7 +62,7 @@ class Queue:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        programs(folder / "bin", sbatch=SBATCH, squeue=SQUEUE, scancel=SCANCEL)
+        programs(folder / "bin", sbatch=SBATCH, squeue=SQUEUE, scancel=SCANCEL, scontrol=LIMIT)
         programs(folder / "own", **{"xmodal-sweep": "#!/bin/bash\n"})
         self.options = Options(programs=folder / "own")
 
@@ -84,6 +97,11 @@ def queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Queue:
     return made
 
 
+def tasks(sweep: Sweep, *indices: int) -> dict[int, str]:
+    """What is recorded of an array that does these runs."""
+    return {task: sweep.runs[index].folder for task, index in enumerate(indices)}
+
+
 @pytest.fixture
 def sweep(tmp_path: Path) -> Sweep:
     """Two runs that start from the first, one of these is started from, and one on its own."""
@@ -101,10 +119,10 @@ def test_runs_that_start_from_the_same_run_are_one_array_that_waits_for_it(
     queue: Queue, sweep: Sweep
 ) -> None:
     made = submit(sweep, queue.options)
-    assert [(m.job, sorted(m.runs), m.after) for m in made] == [
-        (101, [0, 4], None),
-        (102, [1, 2], "afterok:101_0"),
-        (103, [3], "afterok:102_2"),
+    assert [(m.job, m.runs, m.after) for m in made] == [
+        (101, tasks(sweep, 0, 4), None),
+        (102, tasks(sweep, 1, 2), "afterok:101_0"),
+        (103, tasks(sweep, 3), "afterok:102_1"),
     ]
     assert [("--dependency=afterok" in c, "--kill-on-invalid-dep=yes" in c)
             for c in queue.submitted()] == [(False, False), (True, True), (True, True)]  # fmt: skip
@@ -136,16 +154,16 @@ def test_only_what_left_the_queue_unfinished_is_submitted_again(
     submit(sweep, queue.options)
     write_run(tmp_path / "runs", sweep.runs[0])
     write_run(tmp_path / "runs", sweep.runs[1], status="failed", done=0.5)
-    kept = [line for line in queue.calls("queue") if "|2|" in line or "|3|" in line]
+    kept = [x for x in queue.calls("queue") if x.startswith(("102|1|", "103|"))]  # runs 2 and 3
     queue.set("queue", "\n".join(kept) + "\n")
     again = submit(sweep, queue.options)
-    assert [(sorted(m.runs), m.after) for m in again] == [([1, 4], None)]
+    assert [(m.runs, m.after) for m in again] == [(tasks(sweep, 1, 4), None)]
 
 
 def test_a_run_waits_for_a_task_of_an_earlier_submission(queue: Queue, sweep: Sweep) -> None:
     submit(sweep, queue.options)
     queue.set("queue", "\n".join(x for x in queue.calls("queue") if x.startswith("101")) + "\n")
-    assert [m.after for m in submit(sweep, queue.options)] == ["afterok:101_0", "afterok:104_2"]
+    assert [m.after for m in submit(sweep, queue.options)] == ["afterok:101_0", "afterok:104_1"]
 
 
 def test_another_campaign_with_the_same_run_does_not_submit_it_a_second_time(
@@ -155,7 +173,7 @@ def test_another_campaign_with_the_same_run_does_not_submit_it_a_second_time(
     other = sweep_of(tmp_path / "runs", [sweep.runs[0], planned(1, "moe-a4", after=0)])
     other = type(sweep)(**{f: getattr(other, f) for f in other.__slots__} | {"name": "other"})
     (made,) = submit(other, queue.options)
-    assert sorted(made.runs) == [1]
+    assert made.runs == tasks(other, 1)
     assert made.after == "afterok:101_0"
 
 
@@ -166,7 +184,7 @@ def test_a_run_that_a_process_is_at_is_left_to_it_with_what_starts_from_it(
     write_run(tmp_path / "runs", sweep.runs[0])
     with FolderLock(sweep.path(sweep.runs[2])):
         made = submit(sweep, queue.options, said.append)
-    assert sorted(i for m in made for i in m.runs) == [1, 4]
+    assert [m.runs for m in made] == [tasks(sweep, 1, 4)]
     assert "a process outside the queue" in said[0]
     assert "submit again later" in said[1]
 
@@ -184,17 +202,16 @@ def test_two_submissions_at_the_same_time_do_not_both_submit(queue: Queue, sweep
 def test_a_job_that_was_taken_without_an_answer_is_known_to_the_next_submission(
     queue: Queue, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(slurm, "ANSWER_S", 2.0)
+    monkeypatch.setattr(scheduler, "ANSWER_S", 2.0)
     queue.set("hangs")
     with pytest.raises(QueueError, match="did not answer sbatch"):
         submit(sweep, queue.options)
     (queue.folder / "hangs").unlink()
     made = submit(sweep, queue.options)
-    assert sorted(i for m in made for i in m.runs) == [1, 2, 3]
+    assert [m.runs for m in made] == [tasks(sweep, 1, 2), tasks(sweep, 3)]
     assert made[0].after == "afterok:101_0"
     assert [s.job for s in submissions(sweep)] == [None, 102, 103]
-    held = queue.holds()
-    assert len(held) == len({task for _, task in held}) == 5
+    assert len(queue.holds()) == 5
 
 
 def test_a_dead_scheduler_is_told_and_nothing_hangs(
@@ -204,7 +221,7 @@ def test_a_dead_scheduler_is_told_and_nothing_hangs(
     before = queue.submitted()
     for trouble, words in (("dead", "Unable to contact slurm"), ("silent", "did not answer")):
         queue.set(trouble)
-        monkeypatch.setattr(slurm, "ANSWER_S", 2.0 if trouble == "silent" else 60.0)
+        monkeypatch.setattr(scheduler, "ANSWER_S", 2.0 if trouble == "silent" else 60.0)
         said: list[str] = []
         assert queue_states(sweep, said.append) == {}
         assert words in said[0]
@@ -249,14 +266,114 @@ def test_cancel_takes_out_the_jobs_of_this_campaign_alone(queue: Queue, sweep: S
     assert queue.calls("scancel") == ["101 102 103"]
 
 
+def test_what_a_colleague_queued_is_not_submitted_again_and_not_cancelled(
+    queue: Queue, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(sweep, queue.options)
+    fields = [line.split("|") for line in queue.calls("queue")]
+    for each in fields:
+        each[3] = "1002" if each[0] == "102" else "1001"
+    queue.set("queue", "\n".join("|".join(each) for each in fields) + "\n")
+    assert submit(sweep, queue.options) == []
+    told: list[str] = []
+    with monkeypatch.context() as me:
+        me.setattr(os, "getuid", lambda: 1001)
+        assert cancel(sweep, told.append) == ["101", "103"]
+        assert "job 102 was submitted by another user (number 1002)" in told[0]
+        me.setattr(os, "getuid", lambda: 0)  # who may cancel everything
+        assert cancel(sweep) == ["101", "102", "103"]
+    assert queue.calls("scancel") == ["101 103", "101 102 103"]
+
+
+def test_the_queue_is_asked_by_names_a_few_hundred_at_a_time(
+    queue: Queue, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = submit(sweep, queue.options)
+    monkeypatch.setattr(scheduler, "NAMES", 2)
+    assert len(queue_states(sweep)) == 5
+    names = sorted(m.name for m in made)
+    asked = [re.search(r"--name=(\S+)", call) for call in queue.calls("squeue")]
+    assert [found[1] for found in asked if found] == [",".join(names[:2]), names[2]]
+
+
+def test_why_a_task_does_not_begin_is_told(queue: Queue, sweep: Sweep) -> None:
+    submit(sweep, queue.options)
+    held = [
+        x.replace("None", "DependencyNeverSatisfied") if x[:3] == "103" else x
+        for x in queue.calls("queue")
+    ]
+    queue.set("queue", "\n".join(held) + "\n")
+    wanted = "PENDING (DependencyNeverSatisfied)"
+    assert queue_states(sweep) == {**dict.fromkeys(range(5), "PENDING"), 3: wanted}
+    told: list[str] = []
+    submit(sweep, queue.options, told.append)
+    assert any(f"(103_0, {wanted})" in line for line in told)
+
+
+@pytest.mark.parametrize(
+    "limits", ["MaxArraySize = 2", "MaxArraySize = 1001\nSchedulerParameters=a,max_array_tasks=2,b"]
+)
+def test_more_runs_than_an_array_may_have_are_several_arrays(
+    queue: Queue, sweep: Sweep, tmp_path: Path, limits: str
+) -> None:
+    write_run(tmp_path / "runs", sweep.runs[0])
+    queue.set("limits", limits + "\n")
+    made = submit(sweep, queue.options)
+    assert [(m.runs, m.after) for m in made] == [
+        (tasks(sweep, 1, 2), None),
+        (tasks(sweep, 4), None),
+        (tasks(sweep, 3), "afterok:101_1"),
+    ]
+    texts = [Path(m.script).read_text() for m in made]
+    assert ["--array=0-1\n" in texts[0], "--array=0-0\n" in texts[1]] == [True, True]
+    assert [re.search(r"^runs=(.*)$", x, re.M)[1] for x in texts] == ["(1 2)", "(4)", "(3)"]  # type: ignore[index]
+
+
+def test_a_site_that_does_not_tell_its_limit_has_slurms_own(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue.set("limits", "nothing\n")
+    assert scheduler.most_tasks() == 1001
+    monkeypatch.setenv("PATH", "")
+    assert scheduler.most_tasks() == 1001
+
+
+def test_what_to_do_about_a_refusal_depends_on_what_was_refused(
+    queue: Queue, sweep: Sweep
+) -> None:
+    queue.set("refuses", "1")
+    for words, remedy in (
+        ("Invalid job array specification", "scontrol show config"),
+        ("Requested partition configuration not available now", "sinfo --format"),
+    ):
+        queue.set("words", words)
+        with pytest.raises(QueueError, match=f"{words}.*{remedy}"):
+            submit(sweep, queue.options)
+
+
+def test_a_run_that_gained_no_step_gets_another_try_when_it_is_submitted_again(
+    queue: Queue, sweep: Sweep, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "runs", sweep.runs[4], status="interrupted", done=0.5)
+    idle = {"starts": 3, "step": 5, "idle": 3, "failure": "3 starts gained no step"}
+    for index in (0, 4):
+        write_json(sweep.path(sweep.runs[index]) / "attempts.json", idle)
+    with FolderLock(sweep.path(sweep.runs[0])):  # of a run that is not queued nothing is forgotten
+        submit(sweep, queue.options)
+    assert [attempts(sweep.path(sweep.runs[i])).get("failure") for i in (0, 4)] == [
+        "3 starts gained no step", None,
+    ]  # fmt: skip
+
+
 def test_a_half_written_record_loses_no_other(queue: Queue, sweep: Sweep) -> None:
     first = submit(sweep, queue.options)
     file = sweep.folder / slurm.RECORDS
     with file.open("a") as handle:
         handle.write('{"name": "xmodal-fa')
-    queue.set("queue", "\n".join(x for x in queue.calls("queue") if "|0|" not in x) + "\n")
+    kept = [x for x in queue.calls("queue") if not x.startswith("101|0|")]
+    queue.set("queue", "\n".join(kept) + "\n")
     second = submit(sweep, queue.options)
-    assert [sorted(m.runs) for m in second] == [[0]]
+    assert [m.runs for m in second] == [tasks(sweep, 0)]
     assert submissions(sweep) == [*first, *second]
 
 
@@ -274,6 +391,8 @@ def test_a_half_written_record_loses_no_other(queue: Queue, sweep: Sweep) -> Non
         ({"gpus": 1, "device": "cpu"}, "idle"),
         ({"stage": "$(rm -rf /)"}, "give a folder"),
         ({"partition": "a b"}, "one word"),
+        ({"extra": ("--gres=gpu:a100:1",)}, "say gpus = 1, too"),
+        ({"extra": ("-G1",)}, "say gpus = 1, too"),
         ({"extra": ("qos=long",)}, "such as --qos=long"),
         ({"extra": ("--qos=x\nrm -rf /",)}, "such as --qos=long"),
     ],
@@ -292,9 +411,18 @@ def test_time_limits_are_read_as_slurm_writes_them(text: str, wanted: float) -> 
     assert minutes(text) == wanted
 
 
-def test_numbers_of_tasks_are_written_shortly() -> None:
-    assert ranges([7, 0, 1, 2, 5, 8]) == "0-2,5,7-8"
-    assert ranges([3]) == "3"
+@pytest.mark.parametrize(
+    ("gpus", "device", "target"),
+    [(1, "auto", "cuda"), (0, "auto", "cpu"), (1, "cuda", "cuda"), (0, "cpu", "cpu")],
+)
+def test_what_is_asked_of_the_queue_decides_the_device(
+    gpus: int, device: str, target: str, tmp_path: Path
+) -> None:
+    """A task on a node whose driver is broken fails; it does not train on the CPU."""
+    options = Options(gpus=gpus, device=device)
+    options.check()
+    assert options.target == target
+    assert f"--device {target} " in script_of(tmp_path, options)
 
 
 def test_a_short_time_limit_is_warned_of_half_way() -> None:
@@ -323,7 +451,7 @@ def test_the_directives_are_those_that_were_asked_for(tmp_path: Path) -> None:
     text = script_of(tmp_path, options, [0, 1, 2, 9])
     given = [x.removeprefix("#SBATCH ") for x in text.splitlines() if x.startswith("#SBATCH")]
     assert given == [
-        "--job-name=xmodal-try", "--array=0-2,9%4", f'--chdir="{tmp_path}"',
+        "--job-name=xmodal-try", "--array=0-3%4", f'--chdir="{tmp_path}"',
         f'--output="{tmp_path}/logs 100%%/%A_%a.log"', "--open-mode=append", "--requeue",
         "--signal=USR2@300", "--ntasks=1", "--cpus-per-task=8", "--mem=32G", "--gres=gpu:1",
         "--time=12:00:00", "--partition=gpu", "--account=me", "--qos=long",
@@ -348,7 +476,7 @@ def example() -> str:
     return batch_script(
         Options(
             partition="gpu", account="you", time="12:00:00", cpus=8, gpus=1, memory="32G",
-            at_once=4, stage="$TMPDIR", setup=("module load cuda",), device="cuda",
+            at_once=4, stage="/local/$USER", setup=("module load cuda",), device="cuda",
             programs=PROJECT / "xmodal/.venv/bin",
         ),
         name="xmodal-screening-20260101-120000-c0de-1",
@@ -437,7 +565,7 @@ def perform(tmp_path: Path) -> Callable[..., Ran]:
         script.write_text(text or script_of(tmp_path, Options(programs=own, **options)))
         given = {
             "PATH": f"{own}:{os.environ['PATH']}", "TMPDIR": str(tmp_path), "FAKE": str(fake),
-            "SLURM_JOB_ID": "101", "SLURM_ARRAY_JOB_ID": "100", "SLURM_ARRAY_TASK_ID": "3",
+            "SLURM_JOB_ID": "101", "SLURM_ARRAY_JOB_ID": "100", "SLURM_ARRAY_TASK_ID": "0",
         }  # fmt: skip
         return subprocess.run(
             ["bash", str(script)], capture_output=True, text=True, timeout=60, check=False,
@@ -452,7 +580,7 @@ def said(tmp_path: Path, name: str) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-def test_a_task_calls_the_program_with_its_own_number(
+def test_a_task_calls_the_program_with_the_number_of_its_run(
     perform: Callable[..., Ran], tmp_path: Path
 ) -> None:
     done = perform(0, device="cpu", cpus=2)
@@ -467,7 +595,7 @@ def test_a_task_calls_the_program_with_its_own_number(
 
 def test_a_stopped_task_is_queued_again(perform: Callable[..., Ran], tmp_path: Path) -> None:
     assert perform(75).returncode == 75
-    assert said(tmp_path, "scontrol") == ["show job --oneliner 100_3", "requeue 100_3"]
+    assert said(tmp_path, "scontrol") == ["show job --oneliner 100_0", "requeue 100_0"]
 
 
 @pytest.mark.parametrize("state", ["CANCELLED", "COMPLETING", "PENDING", "TIMEOUT"])
@@ -476,7 +604,7 @@ def test_a_task_that_the_queue_itself_stopped_is_left_to_it(
 ) -> None:
     done = perform(75, state=state)
     assert done.returncode == 75
-    assert "requeue 100_3" not in said(tmp_path, "scontrol")
+    assert "requeue 100_0" not in said(tmp_path, "scontrol")
     assert "xmodal-sweep submit goes on with it" in done.stdout
 
 
@@ -504,17 +632,46 @@ def test_a_run_that_is_held_is_waited_for_as_long_as_a_dead_nodes_lock(
     assert said(tmp_path, "sleep") == ["30", "30"]
 
 
-def test_a_run_that_stays_held_is_left_quietly(perform: Callable[..., Ran], tmp_path: Path) -> None:
+def test_a_task_whose_run_stays_held_goes_back_into_the_queue_so_that_nothing_starts_from_it(
+    perform: Callable[..., Ran], tmp_path: Path
+) -> None:
     done = perform(*[77] * 40)
-    assert done.returncode == 0
-    assert "another process is at this run" in done.stdout
+    assert done.returncode == 77
+    assert "another process is at this run; asks to be queued again" in done.stdout
+    assert said(tmp_path, "scontrol") == ["show job --oneliner 100_0", "requeue 100_0"]
     assert sum(map(int, said(tmp_path, "sleep"))) == 660 > 600
 
 
-def test_a_run_whose_start_is_not_finished_fails_and_says_so(perform: Callable[..., Ran]) -> None:
-    done = perform(76)
-    assert done.returncode == 1
+def test_a_task_whose_run_stays_held_is_not_queued_again_for_ever(
+    perform: Callable[..., Ran], tmp_path: Path
+) -> None:
+    done = perform(*[77] * 40, requeues=5, env={"SLURM_RESTART_COUNT": "5"})
+    assert done.returncode == 77
+    assert said(tmp_path, "scontrol") == []
+
+
+def test_a_held_run_is_not_waited_for_beyond_the_time_limit(
+    perform: Callable[..., Ran], tmp_path: Path
+) -> None:
+    perform(*[77] * 40, time="10")
+    assert sum(map(int, said(tmp_path, "sleep"))) <= 315
+
+
+def test_a_start_that_another_machine_has_just_finished_is_seen_a_little_later(
+    perform: Callable[..., Ran], tmp_path: Path
+) -> None:
+    assert perform(76, 76, 0).returncode == 0
+    assert said(tmp_path, "sleep") == ["30", "30"]
+
+
+def test_a_run_whose_start_is_not_finished_fails_and_says_so(
+    perform: Callable[..., Ran], tmp_path: Path
+) -> None:
+    done = perform(*[76] * 40)
+    assert done.returncode == 76
     assert "the run that it starts from is not finished" in done.stdout
+    assert said(tmp_path, "scontrol") == []
+    assert sum(map(int, said(tmp_path, "sleep"))) == 120
 
 
 @pytest.mark.parametrize("code", [1, 3, 137])
@@ -559,6 +716,6 @@ def test_records_are_lines_of_plain_json(queue: Queue, sweep: Sweep) -> None:
     lines = (sweep.folder / slurm.RECORDS).read_text().splitlines()
     records = [json.loads(line) for line in lines]
     assert [(r["job"], sorted(r["runs"])) for r in records[:2]] == [
-        (None, ["0", "4"]), (101, ["0", "4"]),
+        (None, ["0", "1"]), (101, ["0", "1"]),
     ]  # fmt: skip
     assert all(Path(r["script"]).is_file() for r in records)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import socket
@@ -16,8 +17,9 @@ from campaign_fakes import planned, sweep_of, write_run
 from pipeline.base.files import FolderLock, read_json, write_json
 from trainer.campaign import state as module
 from trainer.campaign.cost import Cost, left_to_do
-from trainer.campaign.plan import PlannedRun, Sweep
-from trainer.campaign.state import State, logged_step, run_state, saved_step, states
+from trainer.campaign.plan import OWN_SCORES, PlannedRun, Sweep
+from trainer.campaign.state import State, forget_idle, logged_step, run_state, saved_step, states
+from trainer.records import file_name, scores_due
 
 UPDATES = 30
 
@@ -105,6 +107,30 @@ def test_a_run_that_was_never_scored_names_all_that_is_left(sweep: Sweep) -> Non
     begin(sweep, splits=())
     scores = "paper-validation, strict-validation, paper-test, strict-test"
     assert states(sweep)[0].note == f"trained; still to be scored: {scores}"
+
+
+def test_a_run_of_another_seed_is_scored_on_the_common_pools_too(sweep: Sweep) -> None:
+    due = tuple(file_name(*asked) for asked in scores_due(7))
+    assert set(due) - {"paper-validation", "strict-validation", "paper-test", "strict-test"} == {
+        "paper-validation-seed42", "paper-test-seed42",
+    }  # fmt: skip
+    assert tuple(file_name(*asked) for asked in scores_due(42)) == OWN_SCORES
+    run = dataclasses.replace(sweep.runs[0], scores=due)
+    sweep = dataclasses.replace(sweep, runs=(run, *sweep.runs[1:]))
+    begin(sweep)
+    left = "paper-validation-seed42, paper-test-seed42"
+    assert states(sweep)[0].note == f"trained; still to be scored: {left}"
+
+
+def test_somebody_who_asks_gets_another_try(sweep: Sweep) -> None:
+    folder = begin(sweep, status="interrupted", done=0.5)
+    write_json(folder / "attempts.json", {"starts": 5, "idle": 3, "step": 2, "failure": "no gain"})
+    assert states(sweep)[0].status == "failed"
+    forget_idle(folder)
+    assert states(sweep)[0].status == "stopped"
+    assert read_json(folder / "attempts.json") == {"starts": 5}
+    forget_idle(folder.parent / "none")
+    assert not (folder.parent / "none").exists()
 
 
 def test_a_run_that_failed_tells_why(sweep: Sweep) -> None:

@@ -17,6 +17,7 @@ from click.testing import Result
 from makers import build_quietly, corpus_of
 from typer.testing import CliRunner
 
+from pipeline.base.errors import ConfigError
 from pipeline.base.files import FolderLock, read_json
 from pipeline.store import Store
 from trainer.campaign import tell
@@ -132,7 +133,7 @@ def test_a_plan_tells_every_run_and_what_is_left(here: Here) -> None:
     assert lines[0] == "What every arm adds."
     assert "2 missing, 2 waiting of 4" in lines
     assert any(line.startswith("240 updates are left") for line in lines)
-    assert "left out, 1 combinations that cannot be:" in lines
+    assert "left out because they cannot be: 1" in lines
     assert any(line.startswith("  A4_level xattn: ") for line in lines)
     assert "xmodal-features add" not in done.stdout
     told = json.loads(here.call("plan", "--json").stdout)
@@ -389,6 +390,8 @@ def test_gpus_are_those_that_are_named_or_else_allotted(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allotted)
     assert tell.devices("cuda", given) == ("cuda", found)
     assert tell.devices("cpu", given) == ("cpu", [])
+    with pytest.raises(ConfigError, match="--gpus 1"):
+        tell.devices("cuda:1", given)
 
 
 def test_the_real_program_answers_with_one_document_and_its_exit_code(here: Here) -> None:
