@@ -135,7 +135,11 @@ def _copied(runs: list[dict[str, Any]], finished: Path, out: Path) -> int:
     size = 0
     for run in runs:
         source, target = by_arm[run["arm"]], out / run["folder"]
-        shutil.copytree(source / "evaluation", target / "evaluation")
+        (target / "evaluation").mkdir(parents=True)
+        for name in run["scores"]:  # other seeds have those of the common pools, too
+            own = source / "evaluation" / "-".join(name.split("-")[:2])
+            for kind in (".json", ".parquet"):
+                shutil.copy(own.with_suffix(kind), target / "evaluation" / f"{name}{kind}")
         shutil.copy(source / "metrics.jsonl", target)
         record = json.loads((source / "run.json").read_text(encoding="utf-8"))
         record["signature"] = run["signature"]

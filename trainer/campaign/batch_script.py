@@ -263,8 +263,8 @@ fi
 """
 
 _STAGE = """
-# Once per node, if the folder outlives jobs: the first task copies and verifies, the others wait for it
-# and use the same copy, which stays.
+# Once per node, if the folder outlives jobs: the first task copies and verifies, the others wait for
+# it and use the same copy, which stays.
 stage="@FOLDER@"
 case "$stage" in
   /*)

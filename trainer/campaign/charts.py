@@ -19,6 +19,7 @@ LETTER = 7.2  # about the width of a letter of a name
 CELL, CELL_HEIGHT = 76, 30
 COLOURS = 6
 Place = Callable[[float], float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,7 +136,7 @@ def heat(
 
 
 def spots(points: Sequence[Spot], *, title: str, x: str, y: str) -> Html:
-    """Points with their names beside them, as far as these do not cover each other."""
+    """Points with their names beside them where there is room; all tell them to the pointer."""
     left, height = 58.0, 380.0
     floor = height - BOTTOM
     lows = _range([p.x for p in points], zero=True), _range([p.y for p in points])
@@ -157,19 +158,36 @@ def spots(points: Sequence[Spot], *, title: str, x: str, y: str) -> Html:
     middle = f"{(TOP + floor) / 2:.0f}"
     turned = f"rotate(-90 12 {middle})"
     drawn.append(tag("text", y, x=12, y=middle, transform=turned, class_="axis"))
-    taken: list[tuple[float, float, float]] = []
-    for point in sorted(points, key=lambda p: -p.y):
-        at, h = across(point.x), up(point.y)
+    at_all = [(across(point.x), up(point.y)) for point in points]
+    taken: list[Box] = [(at - 5, h - 5, at + 5, h + 5) for at, h in at_all]
+    for point, (at, h) in sorted(zip(points, at_all, strict=True), key=lambda p: -p[0].y):
         tip = tag("title", f"{point.name}: {number(point.x)}, {number(point.y)}")
         place = {"cx": f"{at:.1f}", "cy": f"{h:.1f}", "r": 4}
         drawn.append(tag("circle", tip, **place, class_=f"dot c{point.colour % COLOURS}"))
-        right = at + 8 + LETTER * len(point.name)
-        if all(abs(h - b) > 11 or at > end or right < start for start, end, b in taken):
-            taken.append((at, right, h))
-            drawn.append(
-                tag("text", point.name, x=f"{at + 8:.1f}", y=f"{h + 4:.1f}", class_="tick")
-            )
+        for left_of, base, kind in _places(at, h):
+            long = LETTER * len(point.name)
+            start = left_of - {"tick": 0.0, "tick middle": long / 2, "tick end": long}[kind]
+            box = (start, base - 9, start + long, base + 2)
+            inside = box[0] > left and box[2] < WIDTH and box[1] > 0 and box[3] < floor
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                words = {"x": f"{left_of:.1f}", "y": f"{base:.1f}", "class_": kind}
+                drawn.append(tag("text", point.name, **words))
+                break
     return _figure(title, WIDTH, height, drawn)
+
+
+def _places(x: float, y: float) -> list[tuple[float, float, str]]:
+    """Where the name of a point may stand, the best first: x, base line, class."""
+    beside = [(x + 8, y + 4, "tick"), (x - 8, y + 4, "tick end")]
+    over = [(x, y - 9, "tick middle"), (x, y + 17, "tick middle")]
+    corners = [(x + 6, y + dy, "tick") for dy in (-7, 15)]
+    return [*beside, *over, *corners, *((x - 6, y + dy, "tick end") for dy in (-7, 15))]
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    across = one[0] < other[2] and other[0] < one[2]
+    return across and one[1] < other[3] and other[1] < one[3]
 
 
 def _marks(

@@ -10,15 +10,17 @@ no         other questions (protocol, split, segments, pools), other data under 
            score to compare: unfinished, of former weights, or leaking
 =========  =========================================================================================
 
-The reference's tables break these rules in both directions: arms that were scored at five epochs stand
-beside arms that were scored at two, and checkpoints of 5, 30 and 60 epochs beside each other.
+A stage that others start from is no arm: it is left out of ranks, and of what most rows have in
+common. The reference's tables break these rules in both directions: arms that were scored at five
+epochs stand beside arms that were scored at two, and checkpoints of 5, 30 and 60 epochs beside each
+other.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from trainer.layout import FINISHED
@@ -31,6 +33,7 @@ BUDGET = (
     "updates", "batch_size", "evaluations", "evaluated", "init", "size", "preset", "precision",
     "frontend", "loss", "schedule", "freeze",
 )  # fmt: skip
+STAGE, SEEDS = "stage", "seeds"  # what stands between entries, each of several rows
 REST = "setting"  # everything but descriptors and seed, as one hash
 WORDS = {
     "store_identity": "segments",
@@ -41,6 +44,7 @@ WORDS = {
     "frontend": "front end",
     "batch_size": "batch size",
     "setting": "other settings",
+    STAGE: "a stage others start from",
 }
 
 
@@ -51,6 +55,11 @@ class Verdict:
     kind: Kind
     fields: tuple[str, ...] = ()
 
+    def also(self, field: str) -> Verdict:
+        """The same with one caveat more, which is named first."""
+        kind: Kind = "caveats" if self.kind == "yes" else self.kind
+        return Verdict(kind, (field, *self.fields))
+
     def __str__(self) -> str:
         if self.kind == "yes":
             return "comparable"
@@ -58,9 +67,13 @@ class Verdict:
         return f"caveats: {named}" if self.kind == "caveats" else f"not comparable: {named}"
 
 
-def judge(rows: Sequence[Row]) -> list[Verdict]:
-    """Of every row of the ledger, against what most of them have in common (of equals, the first)."""
+def judge(rows: Sequence[Row], stages: Collection[str] = ()) -> list[Verdict]:
+    """Of every row of the ledger, against what most of them have in common (of equals, the first).
+
+    ``stages``: folders of runs that others start from; they decide only where there is nothing else.
+    """
     fair = [row for row in rows if not _faults(row)]
+    fair = [row for row in fair if row["run"] not in stages] or fair
     usual = {
         field: _commonest([row[field] for row in fair]) for field in (*QUESTIONS, *BUDGET, REST)
     }
@@ -69,7 +82,14 @@ def judge(rows: Sequence[Row]) -> list[Verdict]:
         for name, fingerprint in _arrays(row).items():
             arrays.setdefault(name, []).append(fingerprint)
     common = {name: _commonest(found) for name, found in arrays.items()}
-    return [_against(row, usual, common) for row in rows]
+    told = [_against(row, usual, common) for row in rows]
+    return [v.also(STAGE) if row["run"] in stages else v for row, v in zip(rows, told, strict=True)]
+
+
+def usual_seeds(found: Sequence[frozenset[int]]) -> frozenset[int]:
+    """The seeds that most entries have; of equals, the most seeds, and then the first."""
+    counted = Counter(found)
+    return max(counted, key=lambda seeds: (counted[seeds], len(seeds)), default=frozenset())
 
 
 def apart(first: Row, second: Row) -> Verdict:

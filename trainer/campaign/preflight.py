@@ -171,7 +171,7 @@ def _step_checks(
         name = f"a step of {run.label}"
         try:
             detail = rehearse(plans[run.index], start, device)
-        except (XmodalError, RuntimeError, ImportError, MemoryError) as error:
+        except (XmodalError, OSError, RuntimeError, ImportError, MemoryError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if elsewhere and (isinstance(error, MemoryError) or "allocate memory" in str(error)):
                 text = f"not known: this machine has not the memory for it ({reason})"

@@ -6,15 +6,17 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from pipeline.base import charts, html
+from pipeline.base import html
 from pipeline.base.html import Html
 from trainer.campaign.charts import Mark, Strip, strips
 from trainer.campaign.plan import Sweep
 from trainer.campaign.recorded import Recorded
 from trainer.campaign.standing import REFERENCE, Board, Entry, Line
+from trainer.retrieval.compare import LEAST_SEEDS, METRICS
 
 Row = Mapping[str, Any]
 GREY = 5
+DOUBT = 0.05  # of a 95 % interval
 NOTHING = "No run of this campaign is finished and scored yet."
 
 
@@ -27,8 +29,8 @@ def leaderboards(boards: Sequence[Board]) -> Html:
             "Fractions. S: the smaller R@10 of both directions, mean of the seeds; its 95 % interval "
             "is of these queries for one seed, and of other seeds and recordings for several. "
             "“Without copies”: queries whose music does not come again in their recording. Rank: "
-            "among entries of one setting that differ in nothing but the arm; the others say what "
-            "stands between. Floors need no training."
+            "among entries of one setting that have the same finished seeds and differ in nothing "
+            "but the arm; the others say what stands between. Floors need no training."
         )
     ]
     for i, found in enumerate(boards):
@@ -129,7 +131,8 @@ def differences(boards: Sequence[Board]) -> Html:
     parts: list[Html] = [
         html.note(
             "Paired on the same queries. The interval holds the doubt of other seeds and of other "
-            "recordings (“drawn” says how many there are). Drawn faintly: nothing may be stated."
+            f"recordings (“drawn” says how many there are). Drawn faintly: nothing may be stated. "
+            f"{_by_chance(boards)}"
         )
     ]
     for i, found in enumerate(boards):
@@ -165,80 +168,72 @@ def differences(boards: Sequence[Board]) -> Html:
     return html.join(*parts)
 
 
-def seeds(found: Board, recorded: Recorded | None) -> Html:
-    """What another seed changes; every training on its own."""
-    several = [line for line in found.lines if len(line.rows) > 1]
-    if not several:
-        return html.note(
-            "Every arm has one finished seed: nothing is known about what another would change, and "
-            "ranks among close scores mean nothing."
-        )
-    numbers = sorted({row["seed"] for line in several for row in line.rows})
-    drawn, rows = [], []
-    for line in several:
-        own = {row["seed"]: row["S"] for row in line.rows}
-        drawn.append(
-            Strip(
-                name=line.entry.shown,
-                marks=tuple(
-                    Mark(x=S, tip=f"{line.entry.label}, seed {s}: {S:.3f}", colour=numbers.index(s))
-                    for s, S in own.items()
-                ),
-                span=(min(own.values()), max(own.values())),
-                colour=GREY,
-            )
-        )
-        spread = max(own.values()) - min(own.values())
-        rows.append([html.unbroken(line.entry.shown), *map(own.get, numbers), line.S, spread])
-    head = ["arm", *(f"seed {n}" for n in numbers), "mean", "range"]
-    return html.join(
-        html.note(f"{found.title}; a dot is one training, a line their range."),
-        charts.legend(f"seed {n}" for n in numbers),
-        strips(drawn, title="S by seed", label="S"),
-        html.table(head, rows, sortable=True, decimals=3),
+def _by_chance(boards: Sequence[Board]) -> str:
+    """How many comparisons there are, and how many would be stated if nothing mattered."""
+    found = [each for b in boards for line in b.lines for each in line.against.values()]
+    able = sum(_may_be_stated(each) for each in found) * len(METRICS)
+    text = (
+        f"There are {len(found) * len(METRICS):,} comparisons on this page, {len(METRICS)} scores of "
+        f"each pair; {able:,} of them have seeds and recordings enough to be stated."
     )
+    if able:
+        text += (
+            " They are not corrected for their number: if no arm differed from what it is paired "
+            f"with, about {DOUBT * able:.1f} of them would be stated by chance alone (5 % of each)."
+        )
+    return text
 
 
-def beside(recorded: Recorded, entries: Sequence[Entry], boards: Sequence[Board]) -> Html:
+def _may_be_stated(found: Mapping[str, Any]) -> bool:
+    enough = zip(found["seeds"], found["trained"], strict=True)
+    return found["unit"] == "recordings" and all(k >= LEAST_SEEDS or not t for k, t in enough)
+
+
+def beside(recorded: Recorded, boards: Sequence[Board]) -> Html:
     """The paper's figures beside those of here, under its protocol, on the split that it reports."""
     same = [b for b in boards if (b.protocol, b.split) == (recorded.protocol, recorded.split)]
     lines = same[0].lines if same else ()
     rows: list[list[object]] = []
     drawn: list[Strip] = []
-    known = recorded.lines()
-    order = sorted(known, key=lambda label: -fmean(r.S for r in known[label]))
-    for label in order:
-        theirs = known[label]
-        mine: list[Line | None] = [
-            x for x in lines if x.entry.is_of(theirs[0].arm, theirs[0].schedule)
-        ]
+    shown: set[int] = set()
+    known, ranks = recorded.lines(), recorded.ranks()
+    for label in sorted(known, key=lambda label: -fmean(r.S for r in known[label])):
+        theirs, one = known[label], known[label][0]
+        epochs = recorded.epochs_of(one)
+        mine: list[Line | None] = [x for x in lines if x.entry.is_of(one.arm, one.schedule, epochs)]
         for line in mine or [None]:
+            own = _figures(line)
+            shown.add(id(line))
             rows.append(
                 [
-                    html.unbroken(label),
-                    order.index(label) + 1,
+                    html.unbroken(one.shown),
+                    ranks[label],
                     fmean(r.S for r in theirs),
+                    epochs,
+                    recorded.updates_of(one),
+                    *own[:5],
                     _spread([r.S for r in theirs]),
-                    theirs[0].a2m if len(theirs) == 1 else None,
-                    theirs[0].m2a if len(theirs) == 1 else None,
-                    theirs[0].epoch if len(theirs) == 1 else None,
-                    line and line.rank,
-                    line and line.S,
-                    line and _spread([r["S"] for r in line.rows]),
-                    line and line.mean("a2m_R10"),
-                    line and line.mean("m2a_R10"),
-                    line and html.unbroken(line.entry.shown),
-                    "; ".join(r.note for r in theirs if r.note) or None,
+                    *((one.a2m, one.m2a, one.epoch) if len(theirs) == 1 else [None] * 3),
+                    *own[5:],
+                    html.unbroken("; ".join(r.remark for r in theirs if r.remark) or html.DASH),
                 ]
             )
             marks = [Mark(x=r.S, tip=f"recorded: {r.S:.3f}", colour=1, hollow=True) for r in theirs]
-            own = line.rows if line else ()
-            marks += [Mark(x=r["S"], tip=f"here: {r['S']:.3f}") for r in own]
-            drawn.append(Strip(name=label, marks=tuple(marks)))
+            marks += [
+                Mark(x=r["S"], tip=f"here: {r['S']:.3f}") for r in (line.rows if line else ())
+            ]
+            drawn.append(Strip(name=one.shown, marks=tuple(marks)))
     head = (
-        "recorded, rank, S, range, a→m, m→a, epoch, rank here, S here, range here, a→m here, "
-        "m→a here, arm here, remark"
+        "recorded, rank, S, epochs, updates, arm here, rank here, S here, epochs here, updates here, "
+        "range, a→m, m→a, best epoch, range here, a→m here, m→a here, remark"
     )
+    arms = {row.arm for row in recorded.rows}
+    left = [
+        f"{x.entry.shown} ({x.entry.epochs} epochs)"
+        for x in lines
+        if id(x) not in shown and x.entry.arm in arms and not x.entry.is_stage
+    ]
+    alone = f"Nothing recorded has the schedule and number of epochs of: {', '.join(left)}."
     return html.join(
         html.tag("p", f"{recorded.title}. {recorded.corpus}, protocol {recorded.protocol}."),
         html.note(recorded.note.strip()),
@@ -246,10 +241,31 @@ def beside(recorded: Recorded, entries: Sequence[Entry], boards: Sequence[Board]
         strips(drawn, title="Recorded (rings) and measured here (dots)", label="S"),
         html.table(head.split(", "), rows, sortable=True, filterable=True, decimals=3),
         html.note(
-            "Other data and another size give other scores: what can be compared is at most the "
-            "order of the arms, and that only where differences are larger than their doubt."
+            "Rank: among recorded figures of one schedule and number of epochs; equal scores have "
+            "equal ranks, and what leaks has none. "
+            "Other data, another size and other budgets (epochs, updates) give other scores: what "
+            "can be compared is at most the order of the arms, and that only where differences are "
+            "larger than their doubt."
         ),
+        html.note(alone) if left else None,
     )
+
+
+def _figures(line: Line | None) -> list[object]:
+    """What was measured here, and by how much training."""
+    if line is None:
+        return [None] * 8
+    entry = line.entry
+    return [
+        html.unbroken(entry.shown),
+        line.rank,
+        line.S,
+        entry.epochs,
+        entry.runs[0].updates,
+        _spread([row["S"] for row in line.rows]),
+        line.mean("a2m_R10"),
+        line.mean("m2a_R10"),
+    ]
 
 
 def _spread(values: Sequence[float]) -> Html | None:

@@ -2,7 +2,8 @@
 
 An entry is one line: runs of one arm and one setting that differ in the seed. Entries are ranked
 within their cohort, the entries of one setting (schedule, loss, front end …), and only those that
-:mod:`trainer.campaign.comparable` finds nothing against; unfinished runs count for nothing.
+:mod:`trainer.campaign.comparable` finds nothing against and that have the same finished seeds;
+unfinished runs count for nothing.
 """
 
 from __future__ import annotations
@@ -15,15 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.base.errors import MissingExtra, RunError, XmodalError
-from pipeline.store.reader import Store
-from trainer.campaign.comparable import Verdict, apart, judge
+from pipeline.base.errors import RunError
+from trainer.campaign.comparable import SEEDS, Verdict, apart, judge, usual_seeds
 from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.state import State
-from trainer.floors import BASELINE_FOLDER, Floor
 from trainer.layout import EVALUATION
 from trainer.records import common_seed, file_name, read_scored
-from trainer.retrieval.baselines import BASELINES
 from trainer.retrieval.compare import LEAST_RECORDINGS, Scored, compare, t975
 from trainer.retrieval.gallery import RetrievalError
 from trainer.retrieval.intervals import resampled_means, units_of
@@ -35,13 +33,17 @@ Row = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Entry:
-    """Runs that are seeds of one another, and where each stands."""
+    """Runs that are seeds of one another, and where each stands.
+
+    ``is_stage``: others start from it, or it is a stage of a recipe; such are never ranked.
+    """
 
     label: str
     arm: str
     cohort: str
     runs: tuple[PlannedRun, ...]
     states: tuple[State, ...]
+    is_stage: bool = False
 
     @property
     def leaks(self) -> bool:
@@ -53,10 +55,21 @@ class Entry:
         """The label, and what a reader must know at once."""
         return f"{self.label} (leaks)" if self.leaks else self.label
 
-    def is_of(self, arm: str, schedule: str | None) -> bool:
-        """Whether it is this arm (no stage of a recipe), under this schedule if one is given."""
+    @property
+    def epochs(self) -> int:
+        """Of each of its runs."""
+        return int(self.runs[0].config["budget"]["epochs"])
+
+    def is_of(self, arm: str, schedule: str | None, epochs: int | None) -> bool:
+        """Whether it may stand beside figures of this arm, schedule and number of epochs, if given.
+
+        No stage may. Epochs need agree only at the size ``base``: of another size nothing has the
+        budget of those figures, and both budgets are shown.
+        """
         own = self.runs[0].config["schedule"]["name"]
-        return self.label.partition(", ")[0] == self.arm == arm and schedule in (None, own)
+        if self.is_stage or self.arm != arm or schedule not in (None, own):
+            return False
+        return self.runs[0].config["size"] != "base" or epochs in (None, self.epochs)
 
     @property
     def pairs(self) -> list[dict[str, Any]]:
@@ -70,8 +83,9 @@ class Line:
 
     Attributes
     ----------
-    rows : of the ledger, one for each of its runs that is finished and scored
-    scored : the same, query by query; fewer where these do not read
+    rows : of the ledger, one for each of its runs that is finished and scored; where the answers of
+        some do not read, these are left out, so that scores and doubts are of the same seeds
+    scored : the same, query by query; none where none reads
     interval : of the mean S, 95 %, of seeds and recordings; None where nothing can be said
     verdict : whether it may stand beside the others of its cohort
     rank : within the cohort; None where it may not be ranked
@@ -87,6 +101,11 @@ class Line:
     rank: int | None = None
     against: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     alone: str = ""
+
+    @property
+    def seeds(self) -> frozenset[int]:
+        """Those that are finished and scored."""
+        return frozenset(row["seed"] for row in self.rows)
 
     @property
     def S(self) -> float:
@@ -126,12 +145,19 @@ def entries_of(sweep: Sweep, states: Sequence[State]) -> list[Entry]:
         label = run.label.removesuffix(f", seed {run.seed}")
         found.setdefault((run.group, label), []).append((run, state))
     entries = []
+    starts = {run.after for run in sweep.runs}
     for (_, label), members in found.items():
         first = members[0][0]
+        named = label.partition(", ")[0] == first.arm  # stages of recipes have names of their own
+        stage = not named or any(run.index in starts for run, _ in members)
         varied = {k: v for k, v in first.settings.items() if not k.startswith("control.")}
         words = ", ".join(f"{k.removesuffix('.name')} {v}" for k, v in varied.items())
         runs, own = zip(*members, strict=True)
-        entries.append(Entry(label=label, arm=first.arm, cohort=words, runs=runs, states=own))
+        entries.append(
+            Entry(
+                label=label, arm=first.arm, cohort=words, runs=runs, states=own, is_stage=stage
+            )
+        )  # fmt: skip
     return entries
 
 
@@ -157,52 +183,6 @@ def board(
     return Board(protocol=protocol, split=split, lines=tuple(paired), floors=floors)
 
 
-def floors_of(
-    sweep: Sweep, split: str, protocols: Sequence[str], names: Sequence[str] | None,
-    tell: Say, say: Say,
-) -> dict[str, dict[str, Scored]]:  # fmt: skip
-    """Training-free baselines on the campaign's store, by protocol; none where it is not there.
-
-    ``tell`` takes what is missing, ``say`` how far those are that are computed now.
-    """
-    found: dict[str, dict[str, Scored]] = {protocol: {} for protocol in protocols}
-    try:
-        store = Store.open(Path(sweep.store))
-    except XmodalError as error:
-        tell(f"without training-free floors: {error}")
-        return found
-    sizes = {run.config["evaluation"]["pool_size"] for run in sweep.runs}
-    if len(sizes) != 1:
-        tell(f"without training-free floors: the runs have pools of {sorted(sizes)} candidates")
-        return found
-    cache = Path(sweep.out) / BASELINE_FOLDER
-    for name in BASELINES if names is None else names:
-        floor = Floor(
-            name, store, split, cache=cache, pool_size=min(sizes), progress=_telling(name, say)
-        )
-        try:
-            for protocol in protocols:  # its features are computed once
-                found[protocol][name] = floor.scored(protocol, common_seed(protocol))
-        except MissingExtra as error:
-            tell(f"without the floor {name}: {error}")
-        except XmodalError as error:
-            tell(f"without training-free floors on the {split} split: {error}")
-            break
-    return found
-
-
-def _telling(name: str, say: Say) -> Callable[[int, int], None]:
-    """Progress as a line at the start and every thousand segments."""
-    told: set[int] = set()
-
-    def progress(done: int, total: int) -> None:
-        if done // 1000 not in told:
-            told.add(done // 1000)
-            say(f"floor {name}, made once for this store: {done:,} of {total:,} segments")
-
-    return progress
-
-
 def interval_of(scored: Sequence[Scored]) -> tuple[float, float] | None:
     """95 % interval of the mean S of models that answered the same queries.
 
@@ -226,13 +206,15 @@ def interval_of(scored: Sequence[Scored]) -> tuple[float, float] | None:
 
 
 def _line(sweep: Sweep, entry: Entry, rows: Sequence[Row], say: Say) -> Line:
-    scored = []
+    scored, read = [], []
     for row in rows:
         file = Path(sweep.out) / row["run"] / EVALUATION / row["evaluation"]
         try:
             scored.append(read_scored(file, row["run"], row["seed"]))
+            read.append(row)
         except RunError as error:
-            say(f"{error}; it is left out of differences")
+            say(f"{error}; it is left out of means, intervals and differences")
+    rows = read or rows
     interval = interval_of(scored)
     if len(rows) == 1 and rows[0]["ci_low"] is not None:
         interval = rows[0]["ci_low"], rows[0]["ci_high"]
@@ -246,12 +228,19 @@ def _line(sweep: Sweep, entry: Entry, rows: Sequence[Row], say: Say) -> Line:
 
 
 def _ranked(lines: Sequence[Line]) -> list[Line]:
-    """With verdicts and ranks, cohort by cohort."""
+    """With verdicts and ranks, cohort by cohort; ranks are among entries of the same seeds."""
     found = []
     for cohort in dict.fromkeys(line.entry.cohort for line in lines):
         own = [line for line in lines if line.entry.cohort == cohort]
-        told = iter(judge([row for line in own for row in line.rows]))
+        stages = {r["run"] for line in own if line.entry.is_stage for r in line.rows}
+        told = iter(judge([row for line in own for row in line.rows], stages))
         worst = [max((next(told) for _ in line.rows), key=_badness) for line in own]
+        pairs = list(zip(own, worst, strict=True))
+        usual = usual_seeds([line.seeds for line, verdict in pairs if verdict.kind == "yes"])
+        worst = [
+            verdict.also(SEEDS) if verdict.kind == "yes" and line.seeds != usual else verdict
+            for line, verdict in pairs
+        ]
         fair = [line.S for line, verdict in zip(own, worst, strict=True) if verdict.kind == "yes"]
         for line, verdict in zip(own, worst, strict=True):
             rank = 1 + sum(S > line.S for S in fair) if verdict.kind == "yes" else None

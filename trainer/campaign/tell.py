@@ -136,10 +136,10 @@ def _add(sweep: Sweep) -> str:
 
 def _data(sweep: Sweep, found: list[State], cost: Cost) -> dict[str, Any]:
     runs = []
+    fields = [name for name in PlannedRun.__slots__ if name != "config"]
     for run, state in zip(sweep.runs, found, strict=True):
-        plain = to_plain(run)
-        plain.pop("config")
-        runs.append({**plain, "state": dataclasses.asdict(state)})
+        plain = {k: getattr(run, k) for k in fields}
+        runs.append({**plain, "state": {k: getattr(state, k) for k in State.__slots__}})
     return {
         "campaign": sweep.name,
         "title": sweep.title,

@@ -18,7 +18,7 @@ from pipeline.base.errors import RunError
 from pipeline.base.files import read_json, write_json
 from trainer.cache import ON_DEVICE
 from trainer.campaign import ledger
-from trainer.campaign.comparable import apart, judge
+from trainer.campaign.comparable import apart, judge, usual_seeds
 from trainer.campaign.ledger import build_ledger, to_csv, write_ledger
 from trainer.config import PairConfig, RunConfig
 
@@ -291,6 +291,22 @@ def test_what_stands_between_two_rows(fakes: Path, change: dict[str, Any], verdi
     assert str(apart(row, row)) == "comparable"
     assert str(apart(row, row | change)) == verdict
     assert str(judge([row, row, row | change])[2]) == verdict
+
+
+def test_stages_decide_nothing_and_seeds_are_those_of_most(fakes: Path) -> None:
+    row = next(r for r in rows_of(fakes) if (r["arm"], r["evaluation"]) == ("a4r", "strict-test"))
+    stages = [row | {"run": f"s{i}", "updates": 9} for i in range(3)]
+    told = [str(v) for v in judge([*stages, row], {"s0", "s1", "s2"})]
+    assert told == ["caveats: a stage others start from, updates"] * 3 + ["comparable"]
+    assert str(judge([*stages, row])[3]) == "caveats: updates"
+    # Where there are only stages, they are seen beside each other, and none is comparable.
+    assert {str(v) for v in judge(stages, {"s0", "s1", "s2"})} == {
+        "caveats: a stage others start from"
+    }
+    one, all_of = frozenset({42}), frozenset({42, 123, 456})
+    assert usual_seeds([one, all_of]) == usual_seeds([all_of, one]) == all_of
+    assert usual_seeds([one, all_of, one]) == one
+    assert usual_seeds([]) == frozenset()
 
 
 @pytest.mark.full

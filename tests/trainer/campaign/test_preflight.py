@@ -6,19 +6,25 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from pipeline.base.console import Console
+from pipeline.base.errors import UsageError, XmodalError
 from pipeline.base.files import FolderLock, read_json, write_json
 from pipeline.store import Store
 from pipeline.store.schema import seal
+from trainer.campaign import checks as files
 from trainer.campaign import preflight as module
+from trainer.campaign.batch_script import Options
 from trainer.campaign.manifest import read_campaign
 from trainer.campaign.plan import Sweep, plan_campaign
 from trainer.campaign.preflight import Check, preflight
+from trainer.campaign.queueing import put
 from trainer.campaign.work import do_run
 from trainer.estimate import Estimate
 from trainer.mechanisms import MECHANISMS
@@ -154,7 +160,7 @@ def test_a_changed_byte_is_found_by_the_full_check(
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    monkeypatch.setattr(module, "SAMPLE_BYTES", 1000)
+    monkeypatch.setattr(files, "SAMPLE_BYTES", 1000)
     assert failed(preflight(sweep, device="cpu")) == {}  # the sample has not the largest file
     assert name in failed(preflight(sweep, device="cpu", full=True))["store"].detail
 
@@ -198,25 +204,41 @@ def test_a_disk_that_checkpoints_would_fill_is_refused(
     assert failed(preflight(sweep, device="cpu")) == {}
 
 
-def test_a_run_goes_on_only_with_the_versions_that_began_it(plan: Plan, no_steps: None) -> None:
-    sweep = plan()
-    begin(sweep, 0, versions={"torch": torch.__version__.partition("+")[0]})
-    begin(sweep, 0, versions={"numpy": "1.0"})
-    found = failed(preflight(sweep, device="cpu"))["versions"]
-    assert "begun with numpy 1.0" in found.detail
-    assert str(sweep.path(sweep.runs[0])) in found.remedy
+def warnings(checks: list[Check]) -> dict[str, str]:
+    return {check.name: check.detail for check in checks if check.warning}
 
 
-def test_a_run_that_gains_no_step_is_not_queued_again(plan: Plan, no_steps: None) -> None:
+def test_other_versions_than_a_run_was_begun_with_are_told_and_refuse_nothing(
+    plan: Plan, no_steps: None
+) -> None:
+    sweep, said = plan(), list[str]()
+    for index in (0, 1):
+        begin(sweep, index, versions={"torch": version("torch"), "numpy": "1.0"})
+    begin(sweep, 2, versions={"torch": version("torch")})
+    checks = preflight(sweep, device="cpu", say=said.append)
+    assert failed(checks) == {}
+    found = warnings(checks)
+    assert list(found) == ["versions"]
+    assert f"and 1 more: begun with numpy 1.0, here is {version('numpy')}" in found["versions"]
+    assert "torch" not in found["versions"]
+    assert [line[:12] for line in said if not line.startswith("ok")] == ["!!  versions"]
+
+
+def test_one_run_that_cannot_go_on_is_told_and_holds_up_no_other(
+    plan: Plan, no_steps: None
+) -> None:
     sweep = plan()
     write_json(begin(sweep, 0) / "attempts.json", {"failure": "3 starts gained no step"})
-    assert "gained no step" in failed(preflight(sweep, device="cpu"))["beginnings"].detail
-
-
-def test_a_run_folder_that_does_not_read_is_refused(plan: Plan, no_steps: None) -> None:
-    sweep = plan()
-    (begin(sweep, 0) / "run.json").write_text("{")
-    assert "does not read" in failed(preflight(sweep, device="cpu"))["beginnings"].detail
+    (begin(sweep, 1) / "run.json").write_text("{")
+    begin(sweep, 2, parameters={"total": 1, "trainable": 1})
+    checks = preflight(sweep, device="cpu")
+    assert failed(checks) == {}
+    idle, damaged, other = warnings(checks).values()
+    assert "gained no step" in idle
+    assert "does not read" in damaged
+    assert "another number of parameters" in other
+    steps = [check.name for check in checks if check.name.startswith("a step of")]
+    assert len(steps) == 2  # everything else was tried all the same
 
 
 def test_a_run_that_failed_is_told_and_tried_again(plan: Plan, no_steps: None) -> None:
@@ -307,6 +329,102 @@ def test_a_gpu_that_only_the_nodes_have_is_told(
     checks = preflight(plan(), device="cuda")
     assert failed(checks) == {}
     assert checks[-1].detail == "not known: this machine has no GPU"
+
+
+@pytest.fixture
+def no_room(no_steps: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A login node that has neither a GPU nor the memory of one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    cost = dataclasses.replace(module.estimate(None, None, None), available_bytes=2)  # type: ignore[arg-type]
+    monkeypatch.setattr(module, "estimate", lambda config, store, device: cost)
+
+
+def test_memory_of_a_gpu_that_is_asked_of_the_queue_is_not_looked_for_where_it_is_submitted(
+    plan: Plan, no_room: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Options] = []
+    monkeypatch.setattr("trainer.campaign.queueing.submit", lambda s, o, say: asked.append(o) or [])
+    with pytest.raises(XmodalError, match="needs about"):
+        put(plan(), Options(), True, False, Console(False))
+    assert asked == []
+    put(plan(), Options(gpus=1), True, False, Console(False))
+    assert len(asked) == 1
+
+
+def test_memory_of_this_machine_ends_no_run_that_another_one_does(
+    plan: Plan, no_room: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(plan: Any, start: Any, device: torch.device) -> str:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(module, "rehearse", full)
+    checks = preflight(plan(), device="cuda")
+    assert failed(checks) == {}
+    assert "this machine has not the memory" in warnings(checks)["a step of d0, seed 42"]
+    assert "a step of d0, seed 42" in failed(preflight(plan(), device="cpu"))
+
+
+def test_every_file_is_hashed_before_a_submission_where_that_is_asked_for(
+    plan: Plan, no_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = plan(own=True)
+    record = read_json(Path(sweep.store) / "store.json")
+    name = max(record["files"], key=lambda n: record["files"][n]["size"])
+    data = (Path(sweep.store) / name).read_bytes()
+    (Path(sweep.store) / name).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    monkeypatch.setattr(files, "SAMPLE_BYTES", 1000)
+    monkeypatch.setattr("trainer.campaign.queueing.submit", lambda sweep, options, say: [])
+    put(sweep, Options(), True, False, Console(False))
+    with pytest.raises(XmodalError, match="does not match its SHA-256"):
+        put(sweep, Options(), True, True, Console(False))
+    with pytest.raises(UsageError, match="--no-preflight"):
+        put(sweep, Options(), False, True, Console(False))
+
+
+SEVERAL = """
+title = "Models that are alike"
+corpus = "tiny"
+size = "tiny"
+seeds = [42, 123]
+[settings.budget]
+epochs = 1
+batches_per_epoch = 2
+batch_size = 4
+[settings.evaluation]
+pool_size = 8
+first = 1
+[[runs]]
+name = "schedules"
+arms = ["d0", "a4r"]
+[runs.vary]
+"schedule.name" = ["cosine", "trapezoidal"]
+"evaluation.every" = [1, 2]
+[[runs]]
+name = "pairs"
+descriptors = ["A4", "D4"]
+mechanisms = ["film", "concat"]
+"""
+
+
+def test_runs_that_differ_in_no_step_are_tried_once_and_of_many_models_one_of_a_kind(
+    split_store: Store, tmp_path: Path, no_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "several.toml").write_text(SEVERAL)
+    campaign = read_campaign(str(tmp_path / "several.toml"))
+    sweep = plan_campaign(campaign, split_store.path, tmp_path / "runs")
+    assert len(sweep.runs) == 2 * (2 * 4 + 4)
+
+    def steps() -> dict[str, str]:
+        checks = preflight(sweep, device="cpu")
+        assert failed(checks) == {}
+        return {c.name: c.detail for c in checks if "step" in c.name}
+
+    assert list(steps().values()) == ["not tried"] * 6  # d0, a4r, and four pairs
+    monkeypatch.setattr(module, "MANY", 5)
+    *found, summary = steps().values()
+    pair = "not tried; stands for 2 models"
+    assert found == ["not tried", "not tried", pair, pair]
+    assert "4 models were tried, and stand for 6" in summary
 
 
 def test_memory_that_a_run_would_not_get_is_refused(

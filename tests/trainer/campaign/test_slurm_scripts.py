@@ -46,6 +46,7 @@ if [ -e "$FAKE/dead" ]; then echo "squeue: error: Unable to contact slurm contro
 if [ -e "$FAKE/silent" ]; then exec sleep 60; fi
 echo "$@" >> "$FAKE/squeue"
 case "$*" in *--user*) exit 1 ;; esac
+if [ -n "$SQUEUE_USERS" ]; then exit 0; fi
 echo "7|N/A|PENDING|$UID|None|somebody's own"
 cat "$FAKE/queue" 2>/dev/null || true
 """
@@ -296,6 +297,14 @@ def test_the_queue_is_asked_by_names_a_few_hundred_at_a_time(
     assert [found[1] for found in asked if found] == [",".join(names[:2]), names[2]]
 
 
+def test_what_a_person_likes_to_see_of_the_queue_hides_no_task(
+    queue: Queue, sweep: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(sweep, queue.options)
+    monkeypatch.setenv("SQUEUE_USERS", "somebody")
+    assert submit(sweep, queue.options) == []
+
+
 def test_why_a_task_does_not_begin_is_told(queue: Queue, sweep: Sweep) -> None:
     submit(sweep, queue.options)
     held = [
@@ -338,9 +347,7 @@ def test_a_site_that_does_not_tell_its_limit_has_slurms_own(
     assert scheduler.most_tasks() == 1001
 
 
-def test_what_to_do_about_a_refusal_depends_on_what_was_refused(
-    queue: Queue, sweep: Sweep
-) -> None:
+def test_what_to_do_about_a_refusal_depends_on_what_was_refused(queue: Queue, sweep: Sweep) -> None:
     queue.set("refuses", "1")
     for words, remedy in (
         ("Invalid job array specification", "scontrol show config"),
@@ -389,7 +396,7 @@ def test_a_half_written_record_loses_no_other(queue: Queue, sweep: Sweep) -> Non
         ({"gpus": 2}, "one GPU"),
         ({"device": "cuda"}, "ask the queue for a GPU"),
         ({"gpus": 1, "device": "cpu"}, "idle"),
-        ({"stage": "$(rm -rf /)"}, "give a folder"),
+        ({"stage": "$(rm -rf /)"}, r"give a folder, such as /local/\$USER"),
         ({"partition": "a b"}, "one word"),
         ({"extra": ("--gres=gpu:a100:1",)}, "say gpus = 1, too"),
         ({"extra": ("-G1",)}, "say gpus = 1, too"),

@@ -19,7 +19,7 @@ import pytest
 from pipeline.store import Store
 from trainer.campaign.manifest import read_campaign
 from trainer.campaign.plan import PlannedRun, Sweep, plan_campaign
-from trainer.campaign.slurm import Options, cancel, queue_states, submissions, submit
+from trainer.campaign.slurm import Options, Submission, cancel, queue_states, submissions, submit
 from trainer.campaign.state import State, logged_step, states
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
@@ -95,16 +95,30 @@ def begun(sweep: Sweep, run: PlannedRun, steps: int = 3) -> Callable[[], bool]:
 
 def task(sweep: Sweep, index: int) -> str:
     """Job and number of the task that was submitted for a run last."""
-    return next(f"{s.job}_{index}" for s in reversed(submissions(sweep)) if index in s.runs)
+    return tasks(sweep, index)[-1]
+
+
+def tasks(sweep: Sweep, index: int) -> list[str]:
+    folder = sweep.runs[index].folder
+    return [f"{s.job}_{t}" for s in submissions(sweep) for t, f in s.runs.items() if f == folder]
+
+
+def runs(sweep: Sweep, made: list[Submission]) -> list[list[int]]:
+    """Numbers of the runs of every array."""
+    numbers = {run.folder: run.index for run in sweep.runs}
+    return [[numbers[folder] for folder in each.runs.values()] for each in made]
 
 
 def logs(sweep: Sweep, index: int | None = None) -> str:
-    files = (sweep.folder / "logs").glob("*.log" if index is None else f"*_{index}.log")
+    folder = sweep.folder / "logs"
+    files = folder.glob("*.log")
+    if index is not None:
+        files = (f for name in tasks(sweep, index) if (f := folder / f"{name}.log").exists())
     return "\n".join(f"{file.name}\n{file.read_text()}" for file in sorted(files))
 
 
-def slurm(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+def slurm(*command: str, patience: float = 60) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -132,8 +146,8 @@ def test_a_campaign_survives_all_that_a_queue_does_to_it(
     sweep = campaign("queue")
     base, requeued, cancelled, killed = sweep.runs
     first = submit(sweep, OPTIONS)
-    assert [sorted(s.runs) for s in first] == [[BASE, KILLED], [REQUEUED, CANCELLED]]
-    assert first[1].after == f"afterok:{first[0].job}_{BASE}"
+    assert runs(sweep, first) == [[BASE, KILLED], [REQUEUED, CANCELLED]]
+    assert first[1].after == f"afterok:{task(sweep, BASE)}"
 
     # What a time limit does: the warning goes to the program, not to the shell.
     wait(sweep, begun(sweep, base))
@@ -143,7 +157,7 @@ def test_a_campaign_survives_all_that_a_queue_does_to_it(
     os.kill(json.loads((sweep.path(killed) / ".lock").read_text())["pid"], signal.SIGKILL)
     wait(sweep, lambda: "asks to be queued again" in logs(sweep, BASE))
     # What waits for a task that was queued again goes on waiting.
-    assert queue_states(sweep)[REQUEUED] == "PENDING"
+    assert queue_states(sweep)[REQUEUED] == "PENDING (Dependency)"
 
     # What preemption and a node that fails do: the queue itself starts it again.
     wait(sweep, begun(sweep, requeued))
@@ -163,7 +177,7 @@ def test_a_campaign_survives_all_that_a_queue_does_to_it(
     for process in twice:
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 0 or "wait for it, or stop it" in said, said
-    assert sorted(i for s in submissions(sweep)[2:] for i in s.runs) == [CANCELLED, KILLED]
+    assert sorted(i for r in runs(sweep, submissions(sweep)[2:]) for i in r) == [CANCELLED, KILLED]
     wait(sweep, lambda: empty(sweep))
     assert statuses(states(sweep)) == ["done"] * 4, logs(sweep)
     assert (tmp_path / "copies" / sweep.store_name / "store.json").is_file()
@@ -200,7 +214,7 @@ def _at_home(sweep: Sweep, run: PlannedRun) -> None:
     """The same run, uninterrupted, in a process of its own."""
     program = OPTIONS.programs / "xmodal-sweep"
     command = [program, "task", sweep.folder / "plan.json", run.index, "--device", "cpu"]
-    slurm(*map(str, command), "--threads", "1")
+    slurm(*map(str, command), "--threads", "1", patience=DEADLINE_S)
 
 
 PROGRAM = """#!/bin/bash
@@ -218,10 +232,11 @@ def test_exit_codes_of_tasks_are_what_slurm_acts_on(
     own.mkdir()
     (own / "xmodal-sweep").write_text(PROGRAM.format(tmp_path))
     (own / "xmodal-sweep").chmod(0o755)
-    codes = {BASE: "3 0", REQUEUED: "77 77 0", CANCELLED: "76", KILLED: "75 75 75"}
+    held = "77 " * 6  # once more than one start waits for
+    codes = {BASE: f"3 {held}0", REQUEUED: "77 77 0", CANCELLED: "76", KILLED: "75 75 75"}
     for index, text in codes.items():
         (tmp_path / f"codes.{index}").write_text(text)
-    options = Options(cpus=1, memory="100M", time="5", requeues=1, busy_s=20, programs=own)
+    options = Options(cpus=1, memory="100M", time="5", requeues=1, busy_s=4, programs=own)
     sweep = campaign("fake")
     submit(sweep, options)
     wait(sweep, lambda: empty(sweep))
@@ -233,9 +248,14 @@ def test_exit_codes_of_tasks_are_what_slurm_acts_on(
     submit(sweep, options)
     wait(sweep, lambda: empty(sweep))
     begun = (tmp_path / "begun").read_text().split()
-    assert begun.count(str(BASE)) == 2
-    assert begun.count(str(REQUEUED)) == 3  # held by another, it waited in its place
-    assert begun.count(str(CANCELLED)) == 1
+    # Held by another, it waited in its place, then in the queue, and what starts from it with it.
+    assert begun.count(str(BASE)) == 1 + 7
+    assert "another process is at this run; asks to be queued again" in logs(sweep, BASE)
+    last = len(begun) - begun[::-1].index(str(BASE))
+    assert set(begun[last:]) >= {str(REQUEUED), str(CANCELLED)}
+    assert not {str(REQUEUED), str(CANCELLED)} & set(begun[:last])
+    assert begun.count(str(REQUEUED)) == 3
+    assert begun.count(str(CANCELLED)) == 5  # looked again, in case it was seen late
     assert "is not finished" in logs(sweep, CANCELLED)
 
 
