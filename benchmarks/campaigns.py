@@ -5,8 +5,8 @@ python -m benchmarks.campaigns --screening FOLDER
 ``folders``: ``plan``, ``status`` and ``ledger`` as commands, on a thousand run folders that are copies
 of finished ones, each under the name that its plan gives it. ``start``: from the call of a task to its
 first step, and, where a Slurm answers, from ``submit`` to it; store and compiled kernels are warm.
-``screening``: the wall time of the whole tiny screening from an empty folder, which is made and kept;
-where the folder holds a finished one already, the time that was measured when it was made is kept. Its
+``screening``: the whole tiny screening, run unless the folder holds a finished one: from the start of
+its first run to the last of its scores, as the files tell; runs that were interrupted are refused. Its
 page is drawn by a headless Chromium, where there is one, as the README's picture.
 """
 
@@ -23,10 +23,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import RESULTS, command, environment, seconds, write
+from benchmarks.common import command, environment, seconds, write
 
 PROGRAM = "xmodal-sweep"
 ARMS = ("d0", "d4", "a4", "a7", "a8", "a9", "d4x", "a4x", "a7x", "d4r", "a4r", "d4a4", "d4a4cm")
@@ -59,7 +60,7 @@ def main() -> None:
     given = environment()
     store = () if arguments.store is None else ("--store", arguments.store)
     found = {**given, "screening": screening(arguments.screening, store)}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         found["folders"] = folders(Path(folder), arguments.screening, store)
         found["start"] = start(Path(folder), store)
     write("campaigns", found)
@@ -69,19 +70,19 @@ def main() -> None:
 def screening(out: Path, store: tuple[Any, ...]) -> dict[str, Any]:
     """The tiny screening, two runs side by side."""
     asked = ("screening", "--tiny", "--out", out, *store)
-    before = command(PROGRAM, "plan", *asked)
-    took: float | None = None
-    if before["counts"].keys() <= {"missing", "waiting"}:
-        runs = ("run", *asked, "--jobs", 2, "--threads", 1)
-        took = seconds(lambda: command(PROGRAM, *runs))
+    if command(PROGRAM, "plan", *asked)["counts"].keys() <= {"missing", "waiting"}:
+        command(PROGRAM, "run", *asked, "--jobs", 2, "--threads", 1)
     told = command(PROGRAM, "status", *asked)
     if told["counts"] != {"done": len(told["runs"])}:
         raise SystemExit(f"{out} holds a screening that is not finished: {told['counts']}")
-    if took is None:
-        kept = json.loads((RESULTS / "campaigns.json").read_text(encoding="utf-8"))
-        took = kept["screening"]["seconds"]
+    records = [json.loads(file.read_text(encoding="utf-8")) for file in out.glob("*/run.json")]
+    if any(record["attempts"] != 1 for record in records):
+        raise SystemExit(f"a run in {out} was interrupted: how long it took is not known")
+    began = min(datetime.fromisoformat(record["started_at"]).timestamp() for record in records)
+    ended = max(file.stat().st_mtime for file in out.glob("*/evaluation/*.json"))
     return {
-        "seconds": took,
+        "seconds": ended - began,
+        "commits": sorted({record["commit"] for record in records}),
         "runs": len(told["runs"]),
         "arms": sum(run["group"] == "arms" for run in told["runs"]),
         "updates": sum(run["updates"] for run in told["runs"]),
@@ -204,6 +205,8 @@ def _to_first_step(way: str, manifest: Path, out: Path, store: tuple[Any, ...]) 
     took = time.perf_counter() - began
     if process is None:
         command(PROGRAM, "cancel", *asked)
+        while (log.parent / ".lock").exists():
+            time.sleep(0.1)
     else:
         os.kill(process.pid, signal.SIGTERM)
         process.wait()

@@ -265,3 +265,13 @@ def test_only_toml_files_of_the_folder_are_campaigns(
 def test_what_others_are_compared_with_comes_first(name: str) -> None:
     first = next(group for group in read_campaign(name).groups if group.recipe is None)
     assert first.arms[0] == "d0"
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+def test_the_example_of_the_documents_is_a_campaign(tmp_path: Path, tiny: bool) -> None:
+    page = (Path(__file__).parents[3] / "docs/campaigns.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    campaign = written(tmp_path, example, tiny=tiny)
+    assert [group.name for group in campaign.groups] == ["foundation", "arms", "grid"]
+    assert (campaign.corpus, campaign.size) == (("demo", "tiny") if tiny else ("maestro", "base"))
+    assert all(config.budget.epochs == 5 for config in configs(campaign, campaign.groups[1]))
