@@ -46,7 +46,12 @@ def from_plain(kind: type[T], data: Any, where: str = "config") -> T:
 
 def digest(value: Any, length: int = 12) -> str:
     """First ``length`` hexadecimal digits of the SHA-256 of the canonical JSON of ``value``."""
-    text = json.dumps(to_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return digest_plain(to_plain(value), length)
+
+
+def digest_plain(value: Any, length: int = 12) -> str:
+    """:func:`digest` of what is plain already, such as JSON that was read."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 

@@ -15,6 +15,7 @@ Nothing here imports torch: a thousand runs are read in a few seconds.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ import pyarrow as pa
 import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
-from pipeline.base.config import digest
+from pipeline.base.config import digest_plain
 from pipeline.base.errors import RunError
 from pipeline.base.files import atomic_write
 from trainer.campaign.reading import (
@@ -173,10 +174,16 @@ def _rows(folder: Path, log: Log, problems: list[str]) -> Iterator[Row]:
 
 def _evaluations(folder: Path) -> Iterator[tuple[str, Path]]:
     """Records below ``evaluation``; those on another store lie in a folder of its name."""
-    with_folders = (folder, *sorted(p for p in folder.glob("*") if p.is_dir()))
-    for place in with_folders:
-        for file in sorted(place.glob("*.json")):
-            yield str(file.relative_to(folder).with_suffix("")), file
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        listed = sorted(entries, key=lambda entry: entry.name)
+        yield from ((e.name.removesuffix(".json"), Path(e)) for e in listed if _is_record(e))
+        for inner in (Path(e) for e in listed if e.is_dir()):
+            for file in sorted(inner.glob("*.json")):
+                yield f"{inner.name}/{file.stem}", file
+
+
+def _is_record(entry: os.DirEntry[str]) -> bool:
+    return entry.name.endswith(".json") and not entry.is_dir()
 
 
 def _run(folder: Path, record: Mapping[str, Any]) -> Row:
@@ -206,9 +213,9 @@ def _run(folder: Path, record: Mapping[str, Any]) -> Row:
         "init": _signature_of(known(record, str, "init")),
         "store": take(record, str, "store", "name"),
         "store_identity": f"{take(reads, str, 'store')} {read.get('compositions', '')}".rstrip(),
-        "arrays": digest(_plain(read)),
-        "configuration": digest([apart, read, _signature_of(known(record, str, "init"))]),
-        "setting": digest(common),
+        "arrays": digest_plain(_plain(read)),
+        "configuration": digest_plain([apart, read, _signature_of(known(record, str, "init"))]),
+        "setting": digest_plain(common),
         "reads": [
             {"array": name, "fingerprint": value}
             for name, value in sorted(_plain(read).items())
@@ -297,7 +304,7 @@ def _keys(record: Mapping[str, Any]) -> list[str]:
     """
     same = {"schema": RECORD_SCHEMA, "model": record.get("model_sha256")}
     reads = record["reads"]
-    return [digest({**same, "reads": r}) for r in (reads, _plain(reads))]
+    return [digest_plain({**same, "reads": r}) for r in (reads, _plain(reads))]
 
 
 def _plain(reads: Mapping[str, str]) -> dict[str, str]:
