@@ -59,7 +59,7 @@ def main() -> None:
     arguments = parser.parse_args()
     given = environment()
     store = () if arguments.store is None else ("--store", arguments.store)
-    found = {**given, "screening": screening(arguments.screening, store)}
+    found = {"environment": given, "screening": screening(arguments.screening, store)}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         found["folders"] = folders(Path(folder), arguments.screening, store)
         found["start"] = start(Path(folder), store)
