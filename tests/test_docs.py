@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
 from pipeline.plan import fingerprint_inputs, identity_of
 from pipeline.store.schema import Segmentation
+from trainer.cli_sweep import sweep_app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -135,6 +138,18 @@ def test_the_readmes_commands_give_a_score_on_unseen_compositions(tmp_path: Path
         env=environment,
     )  # fmt: skip
     assert "nothing to do" in again.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/campaigns.md"])
+def test_commands_that_take_long_or_need_a_queue_have_the_flags_that_there_are(page: str) -> None:
+    """Blocks marked ``bash`` are not run by the test above, which runs those marked ``sh``."""
+    found = blocks((ROOT / page).read_text(encoding="utf-8"), "bash")
+    lines = [shlex.split(line, comments=True) for block in found for line in block.splitlines()]
+    asked = [line for line in lines if line and line[0] == "xmodal-sweep"]
+    assert {"run", "submit", "status", "report"} <= {words[1] for words in asked}
+    known = get_command(sweep_app).commands
+    for _, name, *words in asked:
+        known[name].make_context(name, list(words))  # an unknown flag or a missing word raises
 
 
 def test_the_array_script_asks_for_its_memory_and_sets_no_shell_options() -> None:
