@@ -72,3 +72,14 @@ def rows(element: ET.Element, nth: int = 0) -> list[list[str]]:
     """The n-th table's body as text."""
     body = list(element.iter("tbody"))[nth]
     return [[words(cell) for cell in row] for row in body]
+
+
+def heads(part: ET.Element, nth: int = 0) -> list[str]:
+    return [words(cell) for cell in list(part.iter("thead"))[nth].iter("th")]
+
+
+def by_arm(part: ET.Element, nth: int = 0, name: str = "arm") -> dict[str, dict[str, str]]:
+    """Rows of the n-th table by what stands under ``name``; of equal heads the first counts."""
+    head = heads(part, nth)
+    found = [dict(reversed(list(zip(head, row, strict=True)))) for row in rows(part, nth)]
+    return {row[name]: row for row in found}

@@ -214,3 +214,11 @@ def gallery_of(split: str, recordings: int = 8) -> Gallery:
         start_s=np.tile(np.arange(20.0), recordings),
         valid=np.ones(len(recording), bool),
     )
+
+
+def programs(folder: Path, **texts: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import platform
@@ -16,7 +15,7 @@ from pipeline.base.errors import StoreError, XmodalError
 from pipeline.base.files import FolderLock, read_json, sha256_file
 from pipeline.store.reader import Store
 from trainer.campaign.plan import PlannedRun, Sweep
-from trainer.campaign.state import State, attempts
+from trainer.campaign.state import State, attempts, bytes_below
 from trainer.layout import RUN_FILE
 from trainer.run import open_run
 
@@ -69,7 +68,7 @@ def folder_checks(sweep: Sweep, left: Sequence[PlannedRun]) -> Iterator[Check]:
     finally:
         shutil.rmtree(probe, ignore_errors=True)
     yield Check(name="folder of runs", ok=True, detail=f"{out} can be written to and locked")
-    need = sum(max(0, _bytes_of(run) - _size_of(sweep.path(run))) for run in left) + SPARE_BYTES
+    need = sum(max(0, _bytes_of(run) - bytes_below(sweep.path(run))) for run in left) + SPARE_BYTES
     free = shutil.disk_usage(out).free
     yield Check(
         name="space",
@@ -82,15 +81,6 @@ def folder_checks(sweep: Sweep, left: Sequence[PlannedRun]) -> Iterator[Check]:
 def _bytes_of(run: PlannedRun) -> int:
     """What a run's folder grows to: parameters, and two moments of those that are trained."""
     return 4 * (CHECKPOINTS * (run.parameters + 2 * run.trainable) + run.parameters)
-
-
-def _size_of(folder: Path) -> int:
-    total = 0
-    for base, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += (Path(base) / name).stat().st_size
-    return total
 
 
 def versions(sweep: Sweep, left: Sequence[PlannedRun]) -> Check:

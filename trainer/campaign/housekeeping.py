@@ -19,6 +19,7 @@ from typing import Literal
 from pipeline.base.errors import ConfigError, RunError, XmodalError
 from pipeline.base.files import FolderLock, read_json, sha256_file
 from trainer.campaign.plan import CAMPAIGNS, LAUNCHED, PLAN_FILE, SUBMITTED, read_plan
+from trainer.campaign.state import bytes_below
 from trainer.layout import CHECKPOINTS, FINISHED, MODEL, RUN_FILE
 
 GONE = ".removed-"
@@ -156,22 +157,6 @@ def prune(items: Sequence[Prunable]) -> tuple[list[Prunable], list[str]]:
         except (OSError, XmodalError) as error:
             kept.append(f"{item.path} stays: {error}")
     return removed, kept
-
-
-def bytes_below(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder; 0 where there is nothing."""
-    total = 0
-    with contextlib.suppress(OSError):
-        if not path.is_dir():
-            return path.lstat().st_size
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    total += bytes_below(Path(entry.path))
-                else:
-                    with contextlib.suppress(OSError):
-                        total += entry.stat(follow_symlinks=False).st_size
-    return total
 
 
 def _run_folders(out: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from pipeline.base.console import Console
 from pipeline.base.errors import EXIT_RESUMABLE, Interrupted, XmodalError
 from pipeline.base.files import write_json
 from trainer.campaign.plan import LAUNCHED, LOGS, PlannedRun, Sweep
-from trainer.campaign.state import State, forget_idle, logged_step, run_state, states
+from trainer.campaign.state import BUSY, WAITS, State, forget_idle, logged_step, run_state, states
 from trainer.signals import stop_on_signals
 
 BEGINS, ERROR = "--- ", "error: "  # lines of a log
@@ -31,7 +31,6 @@ OTHERS_S = 3.0
 PATIENCE_S = 300.0
 """How long runs may take to write a checkpoint after a stop, before they are killed."""
 TASK = "from trainer.cli_sweep import main; main()"
-BUSY, WAITS = 77, 76
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

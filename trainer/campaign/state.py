@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,8 @@ Status = Literal["done", "running", "stopped", "failed", "missing", "waiting"]
 STATUSES: tuple[Status, ...] = ("done", "running", "stopped", "failed", "missing", "waiting")
 
 ATTEMPTS = "attempts.json"
+WAITS, BUSY = 76, 77
+"""Exit codes of a task: the run that it starts from is not finished; another process is at it."""
 TAIL = 4096
 
 
@@ -128,6 +131,22 @@ def logged_step(folder: Path) -> int:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             return int(json.loads(line)["step"])
     return 0
+
+
+def bytes_below(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder; 0 where there is nothing."""
+    total = 0
+    with contextlib.suppress(OSError):
+        if not path.is_dir():
+            return path.lstat().st_size
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    total += bytes_below(Path(entry.path))
+                else:
+                    with contextlib.suppress(OSError):
+                        total += entry.stat(follow_symlinks=False).st_size
+    return total
 
 
 def run_record(folder: Path) -> dict[str, Any] | None:

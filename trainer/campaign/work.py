@@ -22,7 +22,7 @@ from pipeline.base.files import FolderLock, write_json
 from pipeline.store.reader import Store
 from trainer import scoring
 from trainer.campaign.plan import PlannedRun, Sweep
-from trainer.campaign.state import ATTEMPTS, attempts, saved_step
+from trainer.campaign.state import ATTEMPTS, BUSY, WAITS, attempts, saved_step
 from trainer.config import RunConfig
 from trainer.devices import default_compiled, pick_device
 from trainer.embed import embed_split
@@ -40,13 +40,13 @@ FloatArray = npt.NDArray[np.float32]
 class Waits(RunError):
     """The run that this one starts from is not finished."""
 
-    exit_code = 76
+    exit_code = WAITS
 
 
 class Busy(RunError):
     """Another process is at this run."""
 
-    exit_code = 77
+    exit_code = BUSY
 
 
 def do_run(

@@ -17,10 +17,10 @@ from pipeline.base.console import Console, run_command
 from pipeline.base.errors import ConfigError, RunError
 from pipeline.base.files import FolderLock, read_json, write_json
 from trainer.campaign import housekeeping
-from trainer.campaign.housekeeping import bytes_below, prunable, prune, run_sizes
+from trainer.campaign.housekeeping import prunable, prune, run_sizes
 from trainer.campaign.keeping import prune_runs, tell_sizes
 from trainer.campaign.plan import PlannedRun
-from trainer.campaign.state import states
+from trainer.campaign.state import bytes_below, states
 
 D0, A4R, A4 = planned(0, "d0"), planned(1, "a4r", seed=7), planned(2, "a4")
 SAVED = 700
