@@ -66,6 +66,7 @@ class Perturbed(Analysis):
     score stands there in pictures.
     """
 
+    version = 2  # 2: a control's arrays stay what the control made them; intervals say their kind
     still: ClassVar[dict[str, float]]
 
     @abc.abstractmethod

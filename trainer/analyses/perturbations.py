@@ -3,7 +3,8 @@
 Notes are changed note by note, and what the model reads of them (``D*`` arrays) is extracted again
 from the changed notes. Sound is changed sample by sample, and the spectra and ``A*`` arrays are
 extracted again from the changed samples, rounded as the store rounds them: without a change they are
-the store's own, to the bit.
+the store's own, to the bit. What a run's control put in place of its descriptors stays there: such a
+run never read them, so they cannot change what it reads.
 
 Shape suffixes: B batch, N notes, S samples, K descriptor width.
 """
@@ -44,11 +45,13 @@ Change = Callable[[Batch], Batch]
 
 
 def read_arrays(bench: Bench, side: Side) -> list[str]:
-    """What the model reads that is computed from this side."""
+    """What the model reads that is computed from this side, without what a control replaces."""
+    controlled = bench.resident.replace is not None
+    own = [(name, DESCRIPTORS.get(name)) for name in bench.model.reads() if name != "audio"]
     return [
         name
-        for name in bench.model.reads()
-        if name != "audio" and DESCRIPTORS.get(name).side == side
+        for name, kind in own
+        if kind.side == side and not (controlled and kind.role == "descriptor")
     ]
 
 
@@ -82,6 +85,9 @@ def notes_changed(bench: Bench, edit: EditNotes) -> Change:
             for name in arrays
         }
         tensors = {name: tensor.to(device) for name, tensor in tensors.items()}
+        for name, values in batch.arrays.items():
+            if name not in made and DESCRIPTORS.get(name).axis == "note":  # a control's
+                made[name] = values.masked_fill(tensors["padding_BN"][..., None], 0)
         return dataclasses.replace(batch, **tensors, arrays={**batch.arrays, **made})
 
     return change

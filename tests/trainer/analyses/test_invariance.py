@@ -53,17 +53,45 @@ def same(before, after, *names):
     return [torch.equal(before.arrays[n], after.arrays[n]) for n in names]
 
 
-@pytest.mark.parametrize("arm", ["d4a4", "d0"])
-def test_nothing_changed_is_the_store_to_the_bit(store, tmp_path, arm):
-    bench = bench_of(tmp_path, arm, store)
+CONTROLS = [
+    {"name": "real", "options": {}},
+    {"name": "zero", "options": {}},
+    {"name": "random", "options": {"rows": 0}},
+    {"name": "shuffled", "options": {"within": "split"}},
+]
+
+
+@pytest.mark.parametrize(
+    ("arm", "control"),
+    [("d0", CONTROLS[0]), *(("d4a4", control) for control in CONTROLS)],
+    ids=lambda value: value if isinstance(value, str) else value["name"],
+)
+def test_nothing_changed_is_the_store_to_the_bit(store, tmp_path, arm, control):
+    """What a control put in place of descriptors is not undone by computing them anew."""
+    bench = bench_of(tmp_path, arm, store, control=control)
     for side, change in (
         ("audio", sound_changed(bench, unchanged)),
         ("midi", notes_changed(bench, lambda notes: (notes, np.ones(len(notes), bool)))),
     ):
         assert np.array_equal(bench.changed(side, change)[side], bench.embeddings[side])
-    wave = bench_of(tmp_path / "paper", arm, store, preset="paper")  # hears samples, keeps tokens
+    # This one hears samples and keeps tokens.
+    wave = bench_of(tmp_path / "paper", arm, store, preset="paper", control=control)
     change = sound_changed(wave, unchanged)
     assert np.array_equal(wave.changed("audio", change)["audio"], wave.embeddings["audio"])
+
+
+@pytest.mark.parametrize("control", CONTROLS[1:], ids=lambda control: control["name"])
+def test_a_controls_run_hears_the_change_and_keeps_its_control(store, tmp_path, control):
+    bench = bench_of(tmp_path, "d4a4", store, control=control)
+    batch = some_batch(bench)
+    noisier = sound_changed(bench, noisy(10))(batch)
+    assert same(batch, noisier, "mel", "A4", "D4") == [False, True, True]
+    highest = int(batch.pitch_BN.max())
+    fewer = notes_changed(bench, transposed(128 - highest, beyond="dropped"))(batch)
+    assert int(fewer.padding_BN.sum()) > int(batch.padding_BN.sum())
+    left = ~fewer.padding_BN
+    assert torch.equal(fewer.arrays["D4"][left], batch.arrays["D4"][left])
+    assert not fewer.arrays["D4"][~left].any()
 
 
 def test_transposed_notes_keep_everything_but_pitch(bench):
