@@ -11,6 +11,8 @@ Shape suffixes: R resident segments, B of a batch, T tokens, C channels.
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -52,20 +54,25 @@ def keep_tokens(model: RetrievalModel, resident: ResidentStore, uses: int, room:
 
 
 class _Kept:
-    """Tokens of the segments that were asked for yet."""
+    """Tokens of the segments that were asked for yet.
+
+    Analyses ask from two threads, and the sound is forgotten once all tokens are there: one at a time.
+    """
 
     def __init__(self, model: RetrievalModel, resident: ResidentStore, room_RTC: Tensor) -> None:
         self._model, self._resident, self._tokens_RTC = model, resident, room_RTC
         self._there_R = np.zeros(len(resident), bool)
+        self._turn = threading.Lock()
 
     def __call__(self, index_B: Ints) -> Tensor:
         """``[B]`` → ``[B, T, C]`` where the resident tensors are."""
-        new = np.unique(index_B[~self._there_R[index_B]])
-        if len(new):
-            self._tokens_RTC[torch.from_numpy(new)] = _tokens(self._model, self._resident, new)
-            self._there_R[new] = True
-            if self._there_R.all():
-                self._resident.forget_audio()
+        with self._turn:
+            new = np.unique(index_B[~self._there_R[index_B]])
+            if len(new):
+                self._tokens_RTC[torch.from_numpy(new)] = _tokens(self._model, self._resident, new)
+                self._there_R[new] = True
+                if self._there_R.all():
+                    self._resident.forget_audio()
         where = torch.from_numpy(index_B).to(self._tokens_RTC.device)
         return self._tokens_RTC.index_select(0, where)
 

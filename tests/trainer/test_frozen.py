@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -59,6 +61,30 @@ def test_the_front_end_hears_every_segment_once(store):
     assert sum(heard) == len(resident)
     with pytest.raises(AssertionError, match="without audio"):
         model.audio.frontend(resident.sounding_batch([0]))
+
+
+def test_two_threads_may_ask_at_once(store):
+    """Both ask for the last segment; one is about to hear it when the other is through."""
+    model, resident = pair(store)
+    assert keep_tokens(model, resident, len(resident) + 1, ROOM)
+    resident.batch(np.arange(1, len(resident)))
+    begun, others_done = threading.Event(), threading.Event()
+    sounding = resident.sounding_batch
+
+    def held_up(index):
+        if not begun.is_set():
+            begun.set()
+            others_done.wait(1)  # they cannot be done: it is this thread's turn
+        return sounding(index)
+
+    resident.sounding_batch = held_up
+    with ThreadPoolExecutor(1) as pool:
+        one = pool.submit(resident.batch, [0])
+        assert begun.wait(10)
+        second = resident.batch([0]).tokens_BTC
+        others_done.set()
+        first = one.result().tokens_BTC
+    assert torch.equal(first, second)
 
 
 def test_they_are_kept_only_where_it_pays_and_fits(store):
