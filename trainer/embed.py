@@ -1,4 +1,4 @@
-"""Embeddings of a whole split, or of one side of it.
+"""Embeddings of a whole split, or of one side of it; what is not finite goes no further.
 
 Shape suffixes: B batch, D embedding.
 """
@@ -18,9 +18,11 @@ from trainer.batch import Batch
 from trainer.cache import ResidentStore
 from trainer.devices import autocast, matmul_precision
 from trainer.model import RetrievalModel
+from trainer.retrieval.gallery import RetrievalError
 
 FloatArray = npt.NDArray[np.float32]
 Change = Callable[[Batch], Batch]
+EMBEDDINGS = {"audio": "audio embeddings", "midi": "MIDI embeddings"}
 
 
 def embed_split(
@@ -38,7 +40,7 @@ def embed_split(
     -------
     (audio, midi) : float32 [segments, 256] each, not normalised
     """
-    audio, midi = over_batches(model, resident, model, batch_size)
+    audio, midi = over_batches(model, resident, model, EMBEDDINGS.values(), batch_size)
     return audio, midi
 
 
@@ -60,7 +62,7 @@ def embed_side(
     def encoded(batch: Batch) -> tuple[Tensor]:
         return (encode(batch),)
 
-    return over_batches(model, resident, encoded, batch_size, change=change)[0]
+    return over_batches(model, resident, encoded, [EMBEDDINGS[side]], batch_size, change=change)[0]
 
 
 @torch.no_grad()
@@ -68,6 +70,7 @@ def over_batches(
     model: RetrievalModel,
     resident: ResidentStore,
     encode: Callable[[Batch], tuple[Tensor, ...]],
+    names: Iterable[str],
     batch_size: int | None = None,
     positions: npt.NDArray[np.int64] | None = None,
     change: Change | None = None,
@@ -77,10 +80,16 @@ def over_batches(
     Parameters
     ----------
     model : left in the mode in which it came; runs in evaluation mode and its run's precision
+    names : of what ``encode`` returns, for messages
     batch_size : default: the run's own ``evaluation.batch_size``
     positions : of the segments among the resident ones; default: all of them, in order
     change : is given every batch, in order, and returns what ``encode`` is to see instead; the next
         batch is changed in another thread meanwhile
+
+    Raises
+    ------
+    RetrievalError
+        (kind ``not-finite``) when a row holds NaN or infinity.
     """
     if positions is None:
         positions = np.arange(len(resident))
@@ -94,11 +103,20 @@ def over_batches(
             starts = range(0, len(positions), batch_size)
             batches = (resident.batch(positions[at : at + batch_size]) for at in starts)
             for batch in batches if change is None else _ahead(change, batches):
-                found = encode(batch)
-                parts.append(tuple(x_BD.float() for x_BD in found))
+                parts.append(tuple(x_BD.float() for x_BD in encode(batch)))
     finally:
         model.train(was_training)
-    return [torch.cat(side).cpu().numpy() for side in zip(*parts, strict=True)]
+    found = [torch.cat(one).cpu().numpy() for one in zip(*parts, strict=True)]
+    for name, values in zip(names, found, strict=True):
+        broken = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+        if len(broken):
+            raise RetrievalError(
+                f"{len(broken)} of {len(values)} {name} hold NaN or infinity (the first is row "
+                f"{positions[broken[0]]} of the {resident.split} split); the model diverged or the "
+                "features are damaged",
+                kind="not-finite",
+            )
+    return found
 
 
 def _ahead(change: Change, batches: Iterable[Batch]) -> Iterator[Batch]:

@@ -226,6 +226,14 @@ def attention_of(bench: Bench, mechanism: Mechanism, rows: np.ndarray[Any, Any])
                     "key_times": [float(key.min()), float(key.max())],
                 }
     values = np.array(measured)
+    broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(broken):
+        raise AnalysisError(
+            f"attention weights of {len(broken)} of {len(rows)} segments hold NaN or infinity (the "
+            f"first is row {rows[broken[0]]} of the {bench.split} split); the model diverged or the "
+            "features are damaged",
+            kind="not-finite",
+        )
     if kept["kind"] == "bias":  # not a distribution: only the map means something
         return {**kept, "measures": {}, "distance": None, "segments": len(rows)}
     units, kind = units_of(bench.gallery.recording[rows], bench.gallery.start_s[rows])

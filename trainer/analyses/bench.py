@@ -122,7 +122,9 @@ class Bench:
             if read_json(record) == {"key": self.key, "sha256": sums}:
                 kept = {side: np.load(file, allow_pickle=False) for side, file in files.items()}
                 if all(
-                    x.shape == kept["audio"].shape and len(x) == len(self.gallery)
+                    x.shape == kept["audio"].shape
+                    and len(x) == len(self.gallery)
+                    and np.isfinite(x).all()
                     for x in kept.values()
                 ):
                     return kept

@@ -14,7 +14,8 @@ class AnalysisError(XmodalError):
     """A question that this run, or this store, cannot be asked.
 
     Kinds: ``too-few`` (recordings or segments), ``inapplicable`` (the arm has nothing to ask about),
-    ``unverified`` (a condition did not do to the model's input what it says).
+    ``unverified`` (a condition did not do to the model's input what it says), ``not-finite`` (the
+    model's own numbers are none).
     """
 
     exit_code = EXIT_DATA

@@ -70,8 +70,12 @@ def layer_means(
         model.midi(batch, [*model.arm_mechanisms("midi"), midi])
         return (batch.padding_BN.float().mean(dim=1), *audio.means, *midi.means)
 
-    padded, *means = over_batches(model, bench.resident, encode, batch_size, positions)
-    n_audio = bench.run.config.audio.transformer.layers
+    config = bench.run.config
+    n_audio, n_midi = config.audio.transformer.layers, config.midi.transformer.layers
+    names = ["shares of padding"]
+    names += [f"means of audio layer {i + 1}" for i in range(n_audio)]
+    names += [f"means of MIDI layer {i + 1}" for i in range(n_midi)]
+    padded, *means = over_batches(model, bench.resident, encode, names, batch_size, positions)
     return Layers(
         audio=means[:n_audio],
         midi=means[n_audio:],

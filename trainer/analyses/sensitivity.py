@@ -51,7 +51,7 @@ from trainer.analyses.shifts import (
     with_added,
 )
 from trainer.batch import Batch
-from trainer.embed import over_batches
+from trainer.embed import EMBEDDINGS, over_batches
 from trainer.mechanisms.align import mean_over_time
 from trainer.retrieval.intervals import resampled_means, units_of
 
@@ -192,7 +192,8 @@ def _correlated(bench: Bench, reading: Reading, batch_size: int) -> list[Plain]:
         return mean_over_time(values, axis, batch.padding_BN), encode(batch)
 
     positions = np.arange(min(PAPER_CORRELATED * batch_size, len(bench.resident)))
-    found = over_batches(model, bench.resident, both, batch_size, positions)
+    names = [f"time means of {reading.array}", EMBEDDINGS[reading.side]]
+    found = over_batches(model, bench.resident, both, names, batch_size, positions)
     means, embeddings = ((x - x.mean(axis=0)).astype(np.float64) for x in found)
     lengths = np.outer(np.linalg.norm(means, axis=0), np.linalg.norm(embeddings, axis=0))
     r = np.abs(means.T @ embeddings) / np.where(lengths > 0, lengths, np.inf)

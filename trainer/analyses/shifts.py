@@ -23,7 +23,7 @@ from pipeline.descriptors.contract import Side
 from trainer.analyses.bench import Bench, FloatArray, Watched
 from trainer.analyses.contract import AnalysisError
 from trainer.batch import Batch
-from trainer.embed import Change, over_batches
+from trainer.embed import EMBEDDINGS, Change, over_batches
 from trainer.retrieval.hashing import pair_keys
 
 ZERO_MEAN = 1e-2  # of σ: float16 leaves A4 a time mean of about 1e-4
@@ -241,7 +241,8 @@ def embedded(
             raise AnalysisError(f"{reading.name}: the model did not read it", kind="unverified")
         return (found,)
 
-    return over_batches(model, bench.resident, encode, batch_size, positions)[0]
+    names = [EMBEDDINGS[reading.side]]
+    return over_batches(model, bench.resident, encode, names, batch_size, positions)[0]
 
 
 def resampled(values_TK: Floats, length: int) -> Floats:
