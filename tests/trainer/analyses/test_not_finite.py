@@ -31,6 +31,10 @@ def diverged(folder, store):
     with torch.no_grad():
         for parameter in bench.model.parameters():
             parameter.fill_(float("nan"))
+    # The encoders themselves would take their time for the same embeddings.
+    bench.model.embed_audio = bench.model.embed_midi = lambda batch: (
+        batch.arrays["A4"].mean(dim=(1, 2))[:, None] * float("nan")
+    )
     return bench
 
 
@@ -57,8 +61,8 @@ def test_other_runs_and_other_analyses_go_on(store, tmp_path, monkeypatch):
     assert [f.label for f in by_name["cost"].findings] == ["a4r", "d0"]
 
 
-def test_what_and_which_row_are_named(store, tmp_path):
-    bench = bench_of(tmp_path, "a4r", store)
+def test_what_and_which_row_are_named(tmp_path):
+    bench = bench_of(tmp_path, "a4r", FakeStore(120))
     plain = bench.model.embed_midi
 
     def embed(batch):
@@ -71,11 +75,12 @@ def test_what_and_which_row_are_named(store, tmp_path):
         embed_side(bench.model, bench.resident, "midi")
     assert caught.value.kind == "not-finite"
     assert str(caught.value).startswith(
-        "1 of 160 MIDI embeddings hold NaN or infinity (the first is row 37 of the validation split)"
+        "1 of 40 MIDI embeddings hold NaN or infinity (the first is row 37 of the validation split)"
     )
 
 
-def test_embeddings_that_were_kept_with_a_hole_are_made_again(store, tmp_path):
+def test_embeddings_that_were_kept_with_a_hole_are_made_again(tmp_path):
+    store = FakeStore()
     bench = bench_of(tmp_path, "a4r", store)
     whole = bench.embeddings["audio"].copy()
     files = {side: bench.folder / f"{side}.npy" for side in ("audio", "midi")}
