@@ -2,8 +2,12 @@
 
 Nothing is trained again. Every condition replaces the arrays of one descriptor (or of all descriptors
 of a side, where there are several), embeds that side again, and is verified: the model read the
-replaced arrays, all of them were replaced as the condition says, and nothing else changed. A published
-version of this test silently replaced nothing in some arms (method §9.24).
+replaced arrays, every one of them changed somewhere, and nothing else did. In the sound variant what
+stands in their place is what the condition says, segment by segment: zeros; noise wherever there are
+notes; another recording's values, read from the store once more. A published version of this test
+silently replaced nothing in some arms (method §9.24).
+
+A control (:mod:`trainer.controls`) is not asked: its descriptors are replaced already.
 
 ``swap`` asks more than how much is lost. Two segments of different recordings exchange their
 descriptors; ``follows`` is the share of queries whose embedding is then nearer to the partner's pair
@@ -18,11 +22,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 
 from pipeline.descriptors.contract import Side
 from trainer.analyses import pictures
-from trainer.analyses.bench import Bench, FloatArray, Watched, normalised
+from trainer.analyses.bench import Bench, FloatArray, normalised
 from trainer.analyses.contract import (
     Analysis,
     AnalysisError,
@@ -33,8 +36,8 @@ from trainer.analyses.contract import (
     Variant,
     register,
 )
-from trainer.analyses.replacements import KINDS, Kind, Replace, partners, replacement
-from trainer.batch import Batch
+from trainer.analyses.replacements import KINDS, Kind, partners, replacement
+from trainer.analyses.verification import Verified
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,6 +49,7 @@ class Ablation(Analysis):
 
     name = "ablation"
     title = "Causal ablation"
+    version = 2  # 2: what replaces nothing is an error; intervals say their kind
     question = "What does a trained model lose when a descriptor is replaced at its input?"
     variants: ClassVar[Mapping[Variant, str]] = {
         "paper": "Zeros; white noise of one mean and σ for all dimensions; values exchanged "
@@ -58,6 +62,12 @@ class Ablation(Analysis):
 
     def measure(self, bench: Bench, variant: Variant, condition: Condition) -> Plain:
         """One condition per descriptor and kind of replacement."""
+        control = bench.run.config.control.name
+        if control != "real":
+            raise AnalysisError(
+                f"it is a control: its descriptors are replaced already ({control})",
+                kind="inapplicable",
+            )
         targets = ablation_targets(bench)
         if not targets:
             raise AnalysisError(
@@ -90,11 +100,16 @@ class Ablation(Analysis):
                         c["difference"] if changed else None,
                         low if changed else None,
                         high if changed else None,
+                        c["ci_kind"] if changed else None,
+                        c["verified"]["replaced"] if changed else None,
                         c.get("follows"),
                         max(c["moved"].values()) if changed else None,
                     ]
                 )
-        head = "run, condition, S, R@1 a→m, R@1 m→a, ΔS, from, to, follows, embedding moved"
+        head = (
+            "run, condition, S, R@1 a→m, R@1 m→a, ΔS, from, to, drawn, replaced, follows, "
+            "embedding moved"
+        )
         return Table(head=head.split(", "), rows=rows)
 
     def draw(self, findings: Sequence[Finding], variant: Variant, figure: Figure) -> None:
@@ -144,7 +159,7 @@ def ablation_targets(bench: Bench) -> dict[str, tuple[Side, tuple[str, ...]]]:
 
 def ablated(bench: Bench, side: Side, arrays: Sequence[str], kind: Kind, variant: Variant) -> Plain:
     """Scores with some arrays replaced, and what was verified."""
-    change = Verified(replacement(bench, arrays, kind, variant), arrays, kind)
+    change = Verified(bench, replacement(bench, arrays, kind, variant), arrays, kind, variant)
     embeddings = bench.changed(side, change)
     found = bench.effect(embeddings, variant)
     found["verified"] = change.summary()
@@ -164,57 +179,3 @@ def follows(bench: Bench, side: Side, embeddings: Mapping[Side, FloatArray]) -> 
     own = np.einsum("nd,nd->n", changed, pairs)
     theirs = np.einsum("nd,nd->n", changed, pairs[partner])
     return float(np.mean((theirs > own)[valid]))
-
-
-class Verified:
-    """A replacement that is watched: what it changed, and what of that the model read."""
-
-    def __init__(self, change: Replace, arrays: Sequence[str], kind: Kind) -> None:
-        self.change, self.arrays, self.kind = change, tuple(arrays), kind
-        self.segments = self.replaced = 0
-        self.total = 0.0
-        self.values = 0
-        self._read: list[set[str]] = []
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Replace, compare, and watch."""
-        changed = self.change(batch)
-        for name, before in batch.arrays.items():
-            after = changed.arrays[name]
-            if name not in self.arrays and not torch.equal(before, after):
-                raise AnalysisError(f"{name} changed although it should not", kind="unverified")
-        for name in self.arrays:
-            before, after = batch.arrays[name], changed.arrays[name]
-            if self.kind == "zero" and bool(after.any()):
-                raise AnalysisError(f"{name} is not zero", kind="unverified")
-            differs = (before != after).flatten(1).any(dim=1)
-            self.segments += len(differs)
-            self.replaced += int(differs.sum())
-            self.total += float((before - after).abs().sum())
-            self.values += before.numel()
-        watched = Watched(changed.arrays)
-        self._read.append(watched.read)
-        changed.arrays = watched
-        return changed
-
-    def summary(self) -> Plain:
-        """What was verified.
-
-        Raises
-        ------
-        AnalysisError
-            (kind ``unverified``) when the model read none of what was replaced.
-        """
-        read = set.union(*self._read)
-        unread = [name for name in self.arrays if name not in read]
-        if unread:
-            raise AnalysisError(
-                f"the model did not read {', '.join(unread)}: replacing it shows nothing",
-                kind="unverified",
-            )
-        return {
-            "arrays": list(self.arrays),
-            "read": True,
-            "replaced": self.replaced / self.segments,
-            "mean_change": self.total / max(1, self.values),
-        }

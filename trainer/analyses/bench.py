@@ -207,9 +207,9 @@ class Bench:
         Returns
         -------
         ``S, a2m{R@1, R@10}, m2a{…}, difference`` of S and its ``ci95``, the same recordings drawn for
-        both; None where there is nothing to draw from.
+        both (``ci_kind``: or 10-s blocks of them); None where there is nothing to draw from.
         """
-        units, _ = resampling_units(self.gallery, scores.pools.queries)
+        units, kind = resampling_units(self.gallery, scores.pools.queries)
         hits = [np.column_stack([s.a2m < 10, s.m2a < 10]).astype(float) for s in (before, scores)]
         interval = None
         if units.max() >= 1:
@@ -225,6 +225,7 @@ class Bench:
             },
             "difference": s[1] - s[0],
             "ci95": interval,
+            "ci_kind": kind,
         }
 
     def _moved(self, side: Side, values: FloatArray) -> float:

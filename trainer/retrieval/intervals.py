@@ -21,6 +21,11 @@ REPLICATES = 2000
 LEVEL = 0.95
 MIN_RECORDINGS = 20
 BLOCK_S = 10.0
+RECORDINGS, BLOCKS = "recordings", "10-s blocks"
+TOO_NARROW = (
+    f"Intervals drawn from {BLOCKS} leave out that recordings differ, as there are fewer than "
+    f"{MIN_RECORDINGS} of them: they are too narrow."
+)
 
 Floats = npt.NDArray[np.float64]
 Units = npt.NDArray[np.int64]
@@ -42,9 +47,9 @@ def units_of(recording: IntArray, start_s: Floats) -> tuple[Units, str]:
     """
     ids = recording.astype(np.int64)
     if len(np.unique(ids)) >= MIN_RECORDINGS:
-        return _codes(ids[:, None]), "recordings"
+        return _codes(ids[:, None]), RECORDINGS
     block = np.floor(start_s / BLOCK_S).astype(np.int64)
-    return _codes(np.column_stack([ids, block])), "10-s blocks"
+    return _codes(np.column_stack([ids, block])), BLOCKS
 
 
 def bootstrap(

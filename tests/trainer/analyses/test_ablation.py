@@ -10,10 +10,12 @@ import torch
 from bench_fakes import bench_of
 from trainer_fakes import FakeStore
 
-from trainer.analyses import ablation, replacements
-from trainer.analyses.ablation import Verified, ablated, ablation_targets
+from trainer.analyses import ablation, replacements, verification
+from trainer.analyses.ablation import ablated, ablation_targets
 from trainer.analyses.contract import ANALYSES, AnalysisError
-from trainer.analyses.replacements import donors, partners, replacement
+from trainer.analyses.driver import analyze
+from trainer.analyses.replacements import KINDS, donors, partners, replacement
+from trainer.analyses.verification import Verified
 
 ABLATION = ANALYSES.get("ablation")
 
@@ -164,24 +166,118 @@ def test_sound_noise_is_as_smooth_as_the_descriptor(store, tmp_path):
     assert abs(paper) < 0.1
 
 
-def test_a_replacement_that_replaces_nothing_is_found(store, tmp_path):
+EVERY_KIND = [(variant, kind) for variant, kinds in KINDS.items() for kind in kinds]
+
+
+def replaced_by(change):
+    """A stand-in for what makes replacements: ``change(name, values, batch)`` → values."""
+
+    def made(bench, arrays, kind, variant):
+        def replace(batch):
+            values = {n: change(n, batch.arrays[n], batch) for n in arrays}
+            return dataclasses.replace(batch, arrays={**batch.arrays, **values})
+
+        return replace
+
+    return made
+
+
+@pytest.mark.parametrize("side_and_array", [("audio", "A4"), ("midi", "D4")], ids=lambda s: s[1])
+@pytest.mark.parametrize(("variant", "kind"), EVERY_KIND)
+def test_a_replacement_that_replaces_nothing_is_found(
+    store, tmp_path, monkeypatch, variant, kind, side_and_array
+):
     """The published defect (§9.24): the function was replaced where nobody read it any more."""
+    side, array = side_and_array
+    bench = bench_of(tmp_path, "d4a4", store)
+    assert ablated(bench, side, (array,), kind, variant)["verified"]["replaced"] > 0.6
+    monkeypatch.setattr(ablation, "replacement", replaced_by(lambda name, values, batch: values))
+    with pytest.raises(AnalysisError) as caught:
+        ablated(bench, side, (array,), kind, variant)
+    assert caught.value.kind == "unverified"
+
+
+@pytest.mark.parametrize("kind", KINDS["sound"])
+def test_a_replacement_that_leaves_one_segment_alone_is_found(store, tmp_path, monkeypatch, kind):
+    bench = bench_of(tmp_path, "d4a4", store)
+
+    def forgetful(bench, arrays, kind, variant):
+        plain = replacement(bench, arrays, kind, variant)
+
+        def change(batch):
+            found = plain(batch)
+            for name in arrays:
+                found.arrays[name] = found.arrays[name].clone()
+                found.arrays[name][1] = batch.arrays[name][1]
+            return found
+
+        return change
+
+    monkeypatch.setattr(ablation, "replacement", forgetful)
+    for side, array in (("audio", "A4"), ("midi", "D4")):
+        with pytest.raises(AnalysisError) as caught:
+            ablated(bench, side, (array,), kind, "sound")
+        assert caught.value.kind == "unverified"
+
+
+def test_only_what_is_named_is_replaced(store, tmp_path):
     bench = bench_of(tmp_path, "a4", store)
-
-    def forgetful(batch):
-        return dataclasses.replace(batch, arrays=dict(batch.arrays))
-
-    with pytest.raises(AnalysisError, match="is not zero"):
-        Verified(forgetful, ("A4",), "zero")(bench.resident.batch(np.arange(4)))
-    watched = Verified(forgetful, ("A4",), "noise")
-    bench.changed("audio", watched)
-    assert watched.summary()["replaced"] == 0.0
 
     def clumsy(batch):
         return dataclasses.replace(batch, arrays={k: v + 1 for k, v in batch.arrays.items()})
 
     with pytest.raises(AnalysisError, match="mel changed although"):
-        Verified(clumsy, ("A4",), "noise")(bench.resident.batch(np.arange(4)))
+        Verified(bench, clumsy, ("A4",), "noise", "sound")(bench.resident.batch(np.arange(4)))
+
+
+@pytest.mark.parametrize("kind", ["shuffle", "swap"])
+def test_values_of_somebody_else_than_the_giver_are_found(store, tmp_path, monkeypatch, kind):
+    """Everything is replaced, by values of another recording, but not by those that are meant."""
+    bench = bench_of(tmp_path, "d4a4", store)
+    other = {"shuffle": partners, "swap": donors}[kind](bench)
+    monkeypatch.setattr(
+        ablation, "replacement", lambda b, arrays, *_: replacements._from_donors(b, arrays, other)
+    )
+    for side, array in (("audio", "A4"), ("midi", "D4")):
+        with pytest.raises(AnalysisError, match=f"another {array} than their giver's"):
+            ablated(bench, side, (array,), kind, "sound")
+
+
+@pytest.mark.parametrize("kind", ["shuffle", "swap"])
+def test_a_giver_of_the_same_recording_is_found(store, tmp_path, monkeypatch, kind):
+    bench = bench_of(tmp_path, "a4", store)
+
+    def neighbours(bench):
+        return np.arange(len(bench.gallery)) ^ 1
+
+    for module in (replacements, verification):
+        for name in ("donors", "partners"):
+            monkeypatch.setattr(module, name, neighbours)
+    with pytest.raises(AnalysisError, match="40 segments values of their own recording"):
+        ablated(bench, "audio", ("A4",), kind, "sound")
+
+
+def test_of_an_odd_number_the_last_keeps_its_own(tmp_path):
+    bench = bench_of(tmp_path, "d4a4", FakeStore(115, seed=3))
+    assert len(bench.gallery) == 35
+    found = ablated(bench, "audio", ("A4",), "swap", "sound")
+    assert found["verified"]["replaced"] == pytest.approx(34 / 35)
+    assert ablated(bench, "audio", ("A4",), "shuffle", "sound")["verified"]["replaced"] == 1.0
+
+
+def test_a_control_is_not_asked(store, tmp_path):
+    bench = bench_of(tmp_path, "d4a4", store, control={"name": "zero", "options": {}})
+    with pytest.raises(AnalysisError, match=r"its descriptors are replaced already \(zero\)"):
+        ABLATION.measure(bench, "sound", at_once)
+
+
+def test_the_table_says_how_much_was_replaced_and_what_intervals_are_of(store, tmp_path):
+    (outcome,) = analyze([ABLATION], [bench_of(tmp_path, "a4", store)], ["sound"])
+    table = ABLATION.table(outcome.findings, "sound")
+    rows = {row[1]: dict(zip(table.head, row, strict=True)) for row in table.rows}
+    assert rows["A4 swap"]["replaced"] == 1.0
+    assert rows["A4 zero"]["drawn"] == "10-s blocks"  # of four recordings
+    assert rows["unchanged"]["replaced"] is None
 
 
 def test_an_arm_without_descriptors_is_refused(store, tmp_path):
@@ -209,6 +305,3 @@ def test_targets_follow_from_the_arm(store, tmp_path):
     assert ablated(bench, "audio", ("A4", "A4_level"), "zero", "sound")["verified"]["read"]
     film = ablation_targets(bench_of(tmp_path, "film-a4", store))
     assert film == {"A4": ("audio", ("A4_level",))}
-
-
-assert ablation  # registered by being imported
