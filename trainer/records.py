@@ -18,11 +18,14 @@ from pipeline.base.files import atomic_write, read_json, write_json
 from pipeline.store.reader import Store
 from trainer.retrieval.compare import MUST_AGREE, Scored
 from trainer.retrieval.evaluate import Scores
-from trainer.retrieval.pools import PAPER_SEED
+from trainer.retrieval.intervals import BLOCKS, TOO_NARROW
+from trainer.retrieval.pools import PAPER_SEED, POOL_SIZE
 from trainer.retrieval.protocols import PROTOCOLS
 
 RECORD_SCHEMA = 3
-READ = ("seed", "hard_neg", "full", "hubness", "breakdown", "no_copy")
+READ = (
+    "seed", "hard_neg", "full", "hubness", "breakdown", "no_copy", "excluded", "pool_size", "ci_kind",
+)  # fmt: skip
 
 
 def file_name(
@@ -102,13 +105,37 @@ def pool_seed(protocol: str, given: int | None, default: int) -> int | None:
 
 
 def table(rows: Sequence[tuple[str, dict[str, Any]]]) -> str:
-    """Records as aligned text, one line each."""
+    """Records as aligned text, one line each; below them what their numbers leave out."""
     head = (
-        f"{'':<28} {'protocol':<8} {'split':<10} {'S':>6} {'95 % interval':>16} "
+        f"{'':<28} {'protocol':<8} {'split':<10} {'S':>6} {'95 % interval':>16} {'drawn':>11} "
         f"{'R@1 a→m':>8} {'m→a':>6} {'no copy':>8} {'m→a':>6} {'R@10 a→m':>9} {'m→a':>6} "
         f"{'chance':>7} {'queries':>8}"
     )
-    return "\n".join([head, *(_line(label, record) for label, record in rows)])
+    return "\n".join([head, *(_line(label, record) for label, record in rows), *remarks(rows)])
+
+
+def remarks(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """Who was left out, pools of another size, what intervals leave out: a sentence each."""
+    found = []
+    for label, r in rows:
+        parts, sizes, hard = [], r["pool_size"], r["hard_neg"]
+        if r["excluded"]:
+            parts.append(f"{r['excluded']} queries without a full pool left out")
+        if sizes["min"] != sizes["median"]:
+            parts.append(f"pools of {sizes['min']} candidates or more (median {sizes['median']:g})")
+        elif sizes["min"] != POOL_SIZE:
+            parts.append(f"pools of {sizes['min']} candidates, not {POOL_SIZE}")
+        # Records of former versions do not say how many have one.
+        if hard.get("queries", r["queries"]) != r["queries"]:
+            parts.append(
+                f"{hard['queries']} of {r['queries']} queries have a negative of their own recording "
+                "to beat"
+            )
+        if parts:
+            found.append(f"{label}, {r['protocol']}: {'; '.join(parts)}.")
+    if any(r["ci95"]["S"] and r["ci_kind"] == BLOCKS for _, r in rows):
+        found.append(TOO_NARROW)
+    return found
 
 
 def _line(label: str, r: dict[str, Any]) -> str:
@@ -118,6 +145,7 @@ def _line(label: str, r: dict[str, Any]) -> str:
     first, second = ("—" if x is None else f"{x:.3f}" for x in alone)
     return (
         f"{label:<28.28} {r['protocol']:<8} {r['split']:<10} {r['S']:>6.3f} {shown:>16} "
+        f"{r['ci_kind'] if interval else '—':>11} "
         f"{r['a2m']['R@1']:>8.3f} {r['m2a']['R@1']:>6.3f} {first:>8} {second:>6} "
         f"{r['a2m']['R@10']:>9.3f} {r['m2a']['R@10']:>6.3f} {r['chance']['R@10']:>7.3f} "
         f"{r['queries']:>8}"

@@ -93,6 +93,7 @@ class Perturbed(Analysis):
         head = ["condition"]
         for finding in findings:
             head += [f"S {finding.label}", "Δ", "from", "to"]
+        head.append("drawn")
         rows: list[list[object]] = []
         for name in names:
             row: list[object] = [name]
@@ -101,6 +102,8 @@ class Perturbed(Analysis):
                 low, high = c["ci95"] or (None, None)
                 bounds = [c["difference"], low, high] if name != "unchanged" else [None] * 3
                 row += [c["S"], *bounds]
+            kinds = {finding.conditions[name]["ci_kind"] for finding in findings}
+            row.append(", ".join(sorted(kinds)) if name != "unchanged" else None)
             rows.append(row)
         return Table(head=head, rows=rows)
 

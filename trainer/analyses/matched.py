@@ -51,6 +51,7 @@ class Matched(Analysis):
 
     name = "matched"
     title = "Parameter-matched control"
+    version = 2  # 2: intervals say their kind
     question = "Is it the descriptor that helps, or the parameters that came with it?"
     variants: ClassVar[Mapping[Variant, str]] = {
         "paper": "Trained with zeros, with noise of the mean and σ of the first 800 segments, and "
@@ -91,10 +92,12 @@ class Matched(Analysis):
         for finding in findings:
             for name, c in finding.conditions.items():
                 low, high = c["ci95"] or (None, None)
-                apart = [c["difference"], low, high] if name != "real" else [None] * 3
+                apart: list[object] = [None] * 4
+                if name != "real":
+                    apart = [c["difference"], low, high, c["ci_kind"]]
                 rows.append([finding.label, finding.seed, name, c["S"], c["a2m"]["R@1"], *apart])
-        head = ["run", "seed", "descriptor", "S", "R@1 a→m", "control − real", "from", "to"]
-        return Table(head=head, rows=rows)
+        head = "run, seed, descriptor, S, R@1 a→m, control − real, from, to, drawn"
+        return Table(head=head.split(", "), rows=rows)
 
     def draw(self, findings: Sequence[Finding], variant: Variant, figure: Figure) -> None:
         """Bars of S."""

@@ -11,6 +11,8 @@ from pipeline.base.html import Html, Section
 from trainer.analyses.bench import Bench
 from trainer.analyses.contract import Table
 from trainer.analyses.driver import Outcome, labels
+from trainer.records import remarks
+from trainer.retrieval.intervals import BLOCKS, TOO_NARROW
 
 TITLES = {"paper": "As published", "sound": "Sound variant"}
 
@@ -91,8 +93,8 @@ def _runs(benches: Sequence[Bench]) -> Html:
 
 def _scores(scores: Sequence[tuple[str, Mapping[str, Any]]]) -> Html:
     head = (
-        "scored, protocol, S, from, to, R@1 a→m, R@1 m→a, R@1 without copies a→m, m→a, MRR a→m, "
-        "full R@1 a→m, full R@10 a→m, beats one, beats all, hub skewness, queries"
+        "scored, protocol, S, from, to, drawn, R@1 a→m, R@1 m→a, R@1 without copies a→m, m→a, "
+        "MRR a→m, full R@1 a→m, full R@10 a→m, beats one, beats all, hub skewness, queries"
     )
     rows = []
     for label, r in scores:
@@ -105,6 +107,7 @@ def _scores(scores: Sequence[tuple[str, Mapping[str, Any]]]) -> Html:
                 r["S"],
                 low,
                 high,
+                None if low is None else r["ci_kind"],
                 r["a2m"]["R@1"],
                 r["m2a"]["R@1"],
                 (alone.get("a2m") or {}).get("R@1"),
@@ -127,6 +130,7 @@ def _scores(scores: Sequence[tuple[str, Mapping[str, Any]]]) -> Html:
             "recording (chance 0.5, and about 1/65). Hub skewness: of how often a segment "
             "is among the ten nearest; 0 is even."
         ),
+        *(html.note(remark) for remark in remarks(scores)),
     )
 
 
@@ -173,6 +177,10 @@ def _analysis(own: Sequence[tuple[Outcome, Path | None]]) -> Html:
         if outcome.findings:
             table = outcome.analysis.table(outcome.findings, outcome.variant)
             parts.append(html.folded("numbers", html.table(table.head, table.rows)))
+        conditions = [c for f in outcome.findings for c in f.conditions.values()]
+        kinds = {c.get("ci_kind", c.get("resampled")) for c in conditions if c.get("ci95")}
+        if BLOCKS in kinds:
+            parts.append(html.note(TOO_NARROW))
         for label, why in outcome.refused.items():
             parts.append(html.note(f"{label}: {why}"))
     return html.join(*parts)

@@ -53,7 +53,7 @@ from trainer.analyses.shifts import (
 from trainer.batch import Batch
 from trainer.embed import EMBEDDINGS, over_batches
 from trainer.mechanisms.align import mean_over_time
-from trainer.retrieval.intervals import resampled_means, units_of
+from trainer.retrieval.intervals import bootstrap, units_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,6 +74,7 @@ class Sensitivity(Analysis):
 
     name = "sensitivity"
     title = "Sensitivity to descriptor dimensions"
+    version = 2  # 2: intervals say their kind
     question = "How far does an embedding move when one dimension of a descriptor moves?"
     variants: ClassVar[Mapping[Variant, str]] = {
         "paper": "0.1 added to one dimension everywhere, one-sided, whatever its scale; Euclidean "
@@ -121,7 +122,9 @@ class Sensitivity(Analysis):
         """One row a run and dimension."""
         head = ["run", "descriptor", "dimension", "effect", "share"]
         more = (
-            ["mean |r|", "max |r|"] if variant == "paper" else ["from", "to", "plus", "minus", "σ"]
+            ["mean |r|", "max |r|"]
+            if variant == "paper"
+            else ["from", "to", "drawn", "plus", "minus", "σ"]
         )
         rows: list[list[object]] = []
         for f in findings:
@@ -131,7 +134,8 @@ class Sensitivity(Analysis):
                 if variant == "paper":
                     row += [c["r_mean"], c["r_max"]]
                 else:
-                    row += [*(c["ci95"] or (None, None)), c["plus"], c["minus"], c["sigma"]]
+                    row += [*(c["ci95"] or (None, None)), c["ci_kind"]]
+                    row += [c["plus"], c["minus"], c["sigma"]]
                 rows.append(row)
         return Table(head=[*head, *more], rows=rows)
 
@@ -222,7 +226,7 @@ def _sound(bench: Bench, reading: Reading) -> Iterator[tuple[str, Callable[[], P
         return {
             **_about(reading, label),
             "effect": float(effect.mean()),
-            "ci95": _interval(bench, positions, effect),
+            **_interval(bench, positions, effect),
             "plus": float(moved[0].mean()),
             "minus": float(moved[1].mean()),
             "sigma": float(own.sigma_K[dimensions][0]) if label != ALL else None,
@@ -239,13 +243,11 @@ def _about(reading: Reading, label: str) -> Plain:
     return {"reading": reading.name, "array": reading.array, "dimension": label}
 
 
-def _interval(bench: Bench, positions: Ints, effect: Floats) -> list[float] | None:
+def _interval(bench: Bench, positions: Ints, effect: Floats) -> Plain:
     gallery = bench.gallery
-    units, _ = units_of(gallery.recording[positions], gallery.start_s[positions])
-    if units.max() < 1:
-        return None
-    means = resampled_means(effect[:, None], units)[:, 0]
-    return [float(x) for x in np.quantile(means, [0.025, 0.975])]
+    units, kind = units_of(gallery.recording[positions], gallery.start_s[positions])
+    found = bootstrap(effect[:, None], units, lambda means: means[:, 0])
+    return {"ci95": None if found is None else list(found), "ci_kind": kind}
 
 
 def _draw_bars(

@@ -31,6 +31,7 @@ class Scores:
     a2m_full, m2a_full : int64 [members] or None
         Rank among all members of the gallery.
     hard_one : share of ``hard_neg`` draws whose positive wins (audio → MIDI), or None
+    hard_trials : how many draws that are
     beats_hard : bool [Q]
         The positive beats every negative of its own recording in its pool (audio → MIDI).
     has_hard : bool [Q]
@@ -48,6 +49,7 @@ class Scores:
     a2m_full: Ranks | None
     m2a_full: Ranks | None
     hard_one: float | None
+    hard_trials: int
     beats_hard: npt.NDArray[np.bool_]
     has_hard: npt.NDArray[np.bool_]
     occurrences: dict[str, Ranks] | None = None
@@ -79,6 +81,8 @@ class Scores:
             "hard_neg": {
                 "one": self.hard_one,
                 "all64": float(hard.mean()) if len(hard) else None,
+                "trials": self.hard_trials,
+                "queries": len(hard),
             },
             "no_copy": self._without_copies(),
             "full": {k: None if v is None else metrics.summary(v) for k, v in full.items()},
@@ -243,6 +247,7 @@ def score_similarities(
         )
     own = gallery.recording[pools.candidates] == gallery.recording[pools.queries][:, None]
     hard = own & (pools.candidates >= 0) & (pools.candidates != pools.queries[:, None])
+    trials = rules.hard_trials(gallery, pools)
     members = rules.members(gallery) if full else None
     forth = metrics.sweep(a2m, pools, rules.ties, hard=hard, members=members)
     back = metrics.sweep(m2a, pools, rules.ties, hard=hard, members=members)
@@ -254,7 +259,8 @@ def score_similarities(
         m2a=back.ranks,
         a2m_full=forth.full,
         m2a_full=back.full,
-        hard_one=metrics.beats_one(a2m, rules.hard_trials(gallery, pools)),
+        hard_one=metrics.beats_one(a2m, trials),
+        hard_trials=len(trials.query),
         beats_hard=forth.beats_hard,
         has_hard=hard.any(axis=1),
         occurrences={"a2m": forth.occurrences, "m2a": back.occurrences}

@@ -246,6 +246,8 @@ def test_tables_and_pictures_are_made_from_the_records(bench):
     assert [row[0] for row in table.rows] == list(conditions)
     for row in table.rows:
         assert row[1] == conditions[row[0]]["S"]
+        assert row[-1] == (None if row[0] == "unchanged" else "10-s blocks")  # of three recordings
+    assert table.head[-1] == "drawn"
     figure = Figure(layout="constrained")
     TRANSPOSITION.draw(outcome.findings, "sound", figure)
     line = figure.axes[0].get_lines()[0]

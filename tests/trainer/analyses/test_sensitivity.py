@@ -231,6 +231,9 @@ def test_findings_are_tables_and_pictures(store, tmp_path, variant):
     table = SENSITIVITY.table(findings, variant)
     assert len(table.rows) == 2 * len(conditions)
     assert {len(row) for row in table.rows} == {len(table.head)}
+    if variant == "sound":
+        drawn = table.head.index("drawn")
+        assert {row[drawn] for row in table.rows} == {"10-s blocks"}  # of ten recordings
     figure = Figure()
     SENSITIVITY.draw(findings, variant, figure)
     (axes,) = figure.axes

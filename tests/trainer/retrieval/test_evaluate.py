@@ -46,7 +46,7 @@ def test_the_record_has_its_keys_and_is_plain_json(medium_gallery, protocol):
     low, high = record["ci95"]["S"]
     assert low <= record["S"] <= high
     assert record["ci_kind"] == "recordings"
-    assert set(record["hard_neg"]) == {"one", "all64"}
+    assert set(record["hard_neg"]) == {"one", "all64", "trials", "queries"}
     assert (record["run"], record["store"]) == ("a4r-0123", "demo-4567")
 
 
@@ -76,9 +76,11 @@ def test_the_record_equals_brute_force(medium_gallery, protocol):
         own = [c for c in pool if gallery.recording[c] == gallery.recording[q] and c != q]
         wins.append(all(sims[q, q] > sims[q, c] for c in own))
     assert record["hard_neg"]["all64"] == pytest.approx(np.mean(wins))
+    assert record["hard_neg"]["queries"] == len(wins)  # every recording has some to spare
     trials = PROTOCOLS.get(protocol).hard_trials(gallery, pools)
     beaten = sims[trials.query, trials.query] > sims[trials.query, trials.hard]
     assert record["hard_neg"]["one"] == pytest.approx(np.mean(beaten))
+    assert record["hard_neg"]["trials"] == len(trials.query)
     assert record["segments"] == members.sum()
     assert record["recordings"] == 24
 
@@ -106,11 +108,11 @@ def test_constant_embeddings_gain_nothing(medium_gallery, constant):
     for part in (record["a2m"], record["m2a"], *record["full"].values()):
         assert part["R@20"] == 0
     assert record["S"] == 0
-    assert record["hard_neg"] == {"one": 0.0, "all64": 0.0}
+    assert (record["hard_neg"]["one"], record["hard_neg"]["all64"]) == (0, 0)
     paper = evaluate_embeddings(audio, audio, medium_gallery, "paper")
     error = np.sqrt(10 / 256 * 246 / 256 / 500)
     assert abs(paper["S"] - 10 / 256) < 3 * error  # the pool's order decides: chance
-    assert paper["hard_neg"] == {"one": 0.0, "all64": 0.0}
+    assert (paper["hard_neg"]["one"], paper["hard_neg"]["all64"]) == (0, 0)
 
 
 def test_equal_embeddings_score_one(medium_gallery):
@@ -119,7 +121,7 @@ def test_equal_embeddings_score_one(medium_gallery):
     assert record["a2m"]["R@1"] == record["m2a"]["R@1"] == record["S"] == 1
     assert record["a2m"]["median_rank"] == 0
     assert record["ci95"]["S"] == [1.0, 1.0]
-    assert record["hard_neg"] == {"one": 1.0, "all64": 1.0}
+    assert (record["hard_neg"]["one"], record["hard_neg"]["all64"]) == (1, 1)
 
 
 def test_a_swap_of_sides_swaps_the_directions(medium_gallery):
@@ -339,3 +341,15 @@ def test_the_interval_is_that_of_the_smaller_direction(medium_gallery, side):
     lost = dataclasses.replace(scores, **{side: np.full_like(scores.a2m, 255)}).record()
     assert lost["S"] == 0
     assert lost["ci95"]["S"] == [0.0, 0.0]
+
+
+def test_hard_negatives_say_how_many_queries_they_are_of(make_gallery):
+    """Twenty recordings of two segments have nothing that is four seconds away; twenty of 40 have."""
+    gallery = make_gallery([2] * 20 + [40] * 20, list(range(40)), list(range(40)))
+    audio, midi = noisy_pair(len(gallery))
+    record = evaluate_embeddings(audio, midi, gallery, "strict")
+    assert record["queries"] == 840
+    assert record["hard_neg"]["queries"] == record["hard_neg"]["trials"] == 800
+    paper = evaluate_embeddings(audio, midi, gallery, "paper")
+    assert paper["hard_neg"]["queries"] == 500  # neighbours count, too
+    assert paper["hard_neg"]["trials"] == 500
