@@ -95,7 +95,10 @@ class AttentionMaps(Analysis):
                 low, high = c.get("ci95") or (None, None)
                 row = [f"{finding.label}: {name}", entropy, distance, low, high]
                 rows.append([*row, None if low is None else c["ci_kind"], *others])
-        head = "mechanism, entropy, distance in s, from, to, drawn, of uniform, within 0.1 s, of uniform"
+        head = (
+            "mechanism, entropy, distance in s, from, to, drawn, of uniform, within 0.1 s, "
+            "of uniform"
+        )
         return Table(head=head.split(", "), rows=rows)
 
     def draw(self, findings: Sequence[Finding], variant: Variant, figure: Figure) -> None:
