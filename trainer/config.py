@@ -9,6 +9,7 @@ last bits of its sums (equal bits need equal threads); `run.json` records both.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pipeline.base.config import digest, to_plain
@@ -20,6 +21,9 @@ Precision = Literal["fp32", "tf32", "bf16"]
 PRESETS: tuple[Preset, ...] = ("paper", "sound")
 SIZES: tuple[Size, ...] = ("base", "tiny")
 FIXED_POOL_SEED = 42
+ARM = ("pairs", "control", "seed")
+"""What an arm is, and which training of it. A difference between runs is one of their arms where all
+else in their configurations agrees."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,6 +236,23 @@ class RunConfig:
     def pool_seed(self) -> int:
         """Seed of the pools of protocol ``paper``."""
         return {"training": self.seed, "fixed": FIXED_POOL_SEED}[self.evaluation.pool_seed]
+
+
+def common_settings(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What must agree between arms that are compared: a plain configuration without :data:`ARM`."""
+    return {key: value for key, value in plain.items() if key not in ARM}
+
+
+def differing(first: Mapping[str, Any], second: Mapping[str, Any], within: str = "") -> list[str]:
+    """Settings by their dotted names, as ``--set`` takes them, in which plain data differ."""
+    found: list[str] = []
+    for key in dict.fromkeys([*first, *second]):
+        one, other = first.get(key), second.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found += differing(one, other, f"{within}{key}.")
+        elif one != other or (key in first) != (key in second):
+            found.append(f"{within}{key}")
+    return found
 
 
 def signature(config: RunConfig, fingerprints: dict[str, str], init: str | None = None) -> str:

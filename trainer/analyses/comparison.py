@@ -1,4 +1,8 @@
-"""Which arm is better: runs grouped by everything but their seed, compared on the same queries."""
+"""Which arm is better: runs grouped by everything but their seed, compared on the same queries.
+
+Groups that differ in more than their arm (:data:`trainer.config.ARM`) stand beside each other, but
+nothing is stated of them: updates, batches or chances to be best may have made the difference.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from pipeline.base.errors import RunError
 from trainer.analyses import pictures
 from trainer.analyses.bench import Bench
 from trainer.analyses.contract import Plain, Table
+from trainer.cache import ON_DEVICE
+from trainer.config import common_settings, differing
 from trainer.floors import Floor
 from trainer.records import common_seed
 from trainer.retrieval.compare import LEAST_RECORDINGS, LEAST_SEEDS, METRICS, Scored, compare
@@ -19,6 +25,9 @@ from trainer.run import Run, open_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+NAMED = 4  # settings that a verdict lists
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +74,24 @@ def _beginning(run: Run) -> object:
     return {"config": plain, "init": _beginning(first)}
 
 
+def unlike(first: Run, second: Run) -> list[str]:
+    """Settings in which two runs differ besides their arm and their seed, by their dotted names.
+
+    What they started from and the data that both read count, too.
+    """
+    runs = (first, second)
+    found = differing(*(common_settings(to_plain(run.config)) for run in runs))
+    if _beginning(first) != _beginning(second):
+        found.append("the beginning (--init)")
+    reads = [
+        {name: value.removesuffix(ON_DEVICE) for name, value in run.record["reads"].items()}
+        for run in runs
+    ]
+    # An array that only one of them reads is part of its arm.
+    both = [name for name in reads[0] if name in reads[1]]
+    return found + [f"the data ({name})" for name in both if reads[0][name] != reads[1][name]]
+
+
 def compare_runs(
     benches: Sequence[Bench],
     protocol: str,
@@ -79,9 +106,10 @@ def compare_runs(
     """
     seed = common_seed(protocol)
     of_run = {bench.run.path: bench for bench in benches}
+    groups = grouped([bench.run for bench in benches])
     scored = {
         name: [of_run[run.path].scored(protocol, seed) for run in members]
-        for name, members in grouped([bench.run for bench in benches]).items()
+        for name, members in groups.items()
     }
     first = benches[0]
     store, split, size = first.store, first.split, first.run.config.evaluation.pool_size
@@ -90,11 +118,20 @@ def compare_runs(
         for name in baselines
     }
     reference, *others = scored
-    pairs: list[tuple[str, Sequence[Scored], str, Sequence[Scored]]] = [
-        (reference, scored[reference], name, scored[name]) for name in others
+    found = [
+        Comparison(
+            first=reference,
+            second=name,
+            found=compare(
+                scored[reference], scored[name], unlike(groups[reference][0], groups[name][0])
+            ),
+        )
+        for name in others
     ]
-    pairs += [(b, f, name, s) for name, s in scored.items() for b, f in floors.items()]
-    return [Comparison(first=a, second=b, found=compare(x, y)) for a, x, b, y in pairs]
+    for name, answers in scored.items():
+        for floor, its in floors.items():
+            found.append(Comparison(first=floor, second=name, found=compare(its, answers)))
+    return found
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> Table:
@@ -132,6 +169,9 @@ def verdict(m: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """What may be said of one metric."""
     if m["stated"]:
         return "higher" if m["difference"] > 0 else "lower"
+    if apart := found.get("unlike"):
+        more = f" and {len(apart) - NAMED} more" if len(apart) > NAMED else ""
+        return f"differ in {', '.join(apart[:NAMED])}{more}: nothing is stated"
     few = (k < LEAST_SEEDS for k, t in zip(found["seeds"], found["trained"], strict=True) if t)
     if any(few):
         return f"fewer than {LEAST_SEEDS} seeds: nothing is stated"

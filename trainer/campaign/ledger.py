@@ -41,7 +41,7 @@ from trainer.campaign.reading import (
     read_curve,
     take,
 )
-from trainer.config import EvaluationConfig
+from trainer.config import EvaluationConfig, common_settings
 from trainer.layout import EVALUATION, FINISHED, METRICS, RUN_FILE
 from trainer.records import RECORD_SCHEMA
 
@@ -196,7 +196,6 @@ def _run(folder: Path, record: Mapping[str, Any]) -> Row:
     speed = known(record, float, "performance", "segments_per_s")
     finished = take(record, str, "status") == FINISHED
     apart = {k: v for k, v in config.items() if k != "seed"}
-    common = {k: v for k, v in apart.items() if k not in ("pairs", "control")}
     return {
         "run": folder.name,
         "signature": take(record, str, "signature"),
@@ -215,7 +214,7 @@ def _run(folder: Path, record: Mapping[str, Any]) -> Row:
         "store_identity": f"{take(reads, str, 'store')} {read.get('compositions', '')}".rstrip(),
         "arrays": digest_plain(_plain(read)),
         "configuration": digest_plain([apart, read, _signature_of(known(record, str, "init"))]),
-        "setting": digest_plain(common),
+        "setting": digest_plain(common_settings(config)),
         "reads": [
             {"array": name, "fingerprint": value}
             for name, value in sorted(_plain(read).items())

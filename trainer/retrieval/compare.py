@@ -23,7 +23,8 @@ p_queries
     answers are exchanged or not. Small p here does not tell that another training would agree.
 stated
     Whether a difference may be stated: at least three seeds of every trained arm, at least five
-    recordings, no arm that is given the answer, and an interval that excludes 0.
+    recordings, no arm that is given the answer, nothing but the arm that differs, and an interval that
+    excludes 0.
 """
 
 from __future__ import annotations
@@ -90,16 +91,19 @@ class Scored:
         return float(self.hits(metric).mean(axis=0).min())
 
 
-def compare(first: Sequence[Scored], second: Sequence[Scored]) -> dict[str, Any]:
+def compare(
+    first: Sequence[Scored], second: Sequence[Scored], unlike: Sequence[str] = ()
+) -> dict[str, Any]:
     """How much the second group is above the first, and how sure that is.
 
     Parameters
     ----------
     first, second : models of one arm each, any number of seeds
+    unlike : settings besides the arm in which they differ; nothing is stated where there are any
 
     Returns
     -------
-    ``{"seeds": [k1, k2], "paired": …, "unit": …, metric: {"first", "second", "difference", "ci95",
+    ``{"seeds": [k1, k2], "paired": …, "unit": …, "unlike": […], metric: {"first", "second", "difference", "ci95",
     "p_seeds", "smallest_p", "p_queries", "stated"}}``
 
     Raises
@@ -124,8 +128,10 @@ def compare(first: Sequence[Scored], second: Sequence[Scored]) -> dict[str, Any]
         "paired": paired,
         "unit": kind,
         "units": int(units.max(initial=-1)) + 1,
+        "unlike": list(unlike),
     }
-    honest = kind == "recordings" and not any(s.record.get("leaks") for s in everyone)
+    leaks = any(s.record.get("leaks") for s in everyone)
+    honest = kind == "recordings" and not leaks and not unlike
     for metric in METRICS:
         found[metric] = _difference(first, second, metric, units, paired, honest)
     return found
