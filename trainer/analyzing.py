@@ -105,6 +105,7 @@ def write_page(
     first = benches[0]
     cache = first.run.path.parent / BASELINE_FOLDER
     scores: list[tuple[str, dict[str, Any]]] = []
+    missing: list[str] = []
     compared: list[tuple[str, Table, Path | None]] = []
     size = first.run.config.evaluation.pool_size
     floors = {
@@ -114,11 +115,16 @@ def write_page(
     for variant in variants:
         protocol = PROTOCOL_OF[variant]
         seed = common_seed(protocol)
-        for bench, label in zip(benches, labels(benches), strict=True):
-            scores.append((label, dict(bench.scored(protocol, seed).record)))
-        for name in BASELINES:
-            floor = floors[name].scored(protocol, seed)
-            scores.append((f"floor: {name}", dict(floor.record)))
+        asked: list[tuple[str, Bench | Floor]] = [
+            *zip(labels(benches), benches, strict=True),
+            *((f"floor: {name}", floor) for name, floor in floors.items()),
+        ]
+        for label, scored in asked:
+            try:
+                scores.append((label, dict(scored.scored(protocol, seed).record)))
+            except RetrievalError as error:  # the page has more to say than scores
+                missing.append(f"{label} has no scores under {protocol}: {error}")
+                console.say(missing[-1])
         try:
             comparisons = compare_runs(benches, protocol, baselines=[FLOOR], cache=cache)
         except RetrievalError as error:
@@ -127,7 +133,7 @@ def write_page(
         picture = out / f"differences-{protocol}.png"
         save_figure(partial(draw_comparison, comparisons), picture)
         compared.append((protocol, comparison_table(comparisons), picture))
-    text = page(benches, scores, compared, outcomes)
+    text = page(benches, scores, compared, outcomes, missing)
     path = out / "index.html"
     with atomic_write(path, "w") as handle:
         handle.write(text)

@@ -65,8 +65,9 @@ def selection_score(
 
     def score(audio: FloatArray, midi: FloatArray, resident: ResidentStore) -> Mapping[str, Any]:
         record = evaluate_embeddings(
-            audio, midi, gallery, protocol, pools=pools, full=False, store=store.name
-        )
+            audio, midi, gallery, protocol, pools=pools, full=False, store=store.name,
+            segments=resident.rows,
+        )  # fmt: skip
         return {**record, "MRR": (record["a2m"]["MRR"] + record["m2a"]["MRR"]) / 2}
 
     return score

@@ -20,7 +20,7 @@ from trainer.cache import ON_DEVICE
 from trainer.config import common_settings, differing
 from trainer.floors import Floor
 from trainer.records import common_seed
-from trainer.retrieval.compare import LEAST_RECORDINGS, LEAST_SEEDS, METRICS, Scored, compare
+from trainer.retrieval.compare import LEAST_RECORDINGS, LEAST_SEEDS, METRICS, compare
 from trainer.run import Run, open_run
 
 if TYPE_CHECKING:
@@ -80,7 +80,8 @@ def unlike(first: Run, second: Run) -> list[str]:
     What they started from and the data that both read count, too.
     """
     runs = (first, second)
-    found = differing(*(common_settings(to_plain(run.config)) for run in runs))
+    one, other = (common_settings(to_plain(run.config)) for run in runs)
+    found = differing(one, other)
     if _beginning(first) != _beginning(second):
         found.append("the beginning (--init)")
     reads = [

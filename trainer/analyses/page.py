@@ -22,6 +22,7 @@ def page(
     scores: Sequence[tuple[str, Mapping[str, Any]]],
     compared: Sequence[tuple[str, Table, Path | None]],
     outcomes: Sequence[tuple[Outcome, Path | None]],
+    missing: Sequence[str] = (),
 ) -> str:
     """The whole document.
 
@@ -30,6 +31,7 @@ def page(
     scores : rows of the first table, label and record; runs before baselines
     compared : per protocol its comparisons and their picture
     outcomes : with their pictures
+    missing : what has no scores, and why
     """
     first = benches[0]
     lead = html.join(
@@ -58,7 +60,7 @@ def page(
         )
     sections = [
         Section(title="Runs", body=_runs(benches)),
-        Section(title="Scores", body=_scores(scores)),
+        Section(title="Scores", body=html.join(_scores(scores), *map(html.note, missing))),
         Section(title="Where scores come from", body=_parts(scores)),
     ]
     if compared:

@@ -103,8 +103,8 @@ def compare(
 
     Returns
     -------
-    ``{"seeds": [k1, k2], "paired": …, "unit": …, "unlike": […], metric: {"first", "second", "difference", "ci95",
-    "p_seeds", "smallest_p", "p_queries", "stated"}}``
+    ``{"seeds": [k1, k2], "paired": …, "unit": …, "unlike": […], metric: {"first", "second",
+    "difference", "ci95", "p_seeds", "smallest_p", "p_queries", "stated"}}``
 
     Raises
     ------

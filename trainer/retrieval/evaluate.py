@@ -154,6 +154,7 @@ def evaluate_embeddings(
     pools: Pools | None = None,
     full: bool = True,
     copied: npt.NDArray[np.bool_] | None = None,
+    segments: npt.NDArray[np.integer[Any]] | None = None,
     run: str | None = None,
     store: str | None = None,
 ) -> dict[str, Any]:
@@ -171,17 +172,19 @@ def evaluate_embeddings(
         score (costs a product of all with all in each direction)
     copied : bool [n], which segments have a copy elsewhere in their recording
         (:func:`trainer.retrieval.repeats.has_copy`)
+    segments : int [n], which segments of their store the embeddings are of, where that is known
     run, store : names to record
 
     Raises
     ------
     RetrievalError
-        embeddings of another length than the gallery, not finite, or too few candidates.
+        embeddings of another length than the gallery or of other segments, not finite, or too few
+        candidates.
     """
     started = time.perf_counter()
     scores = score_embeddings(
         audio, midi, gallery, protocol, seed=seed, pool_size=pool_size, pools=pools, full=full,
-        copied=copied,
+        copied=copied, segments=segments,
     )  # fmt: skip
     record = scores.record()
     record |= {"run": run, "store": store, "seconds": time.perf_counter() - started}
@@ -199,6 +202,7 @@ def score_embeddings(
     pools: Pools | None = None,
     full: bool = True,
     copied: npt.NDArray[np.bool_] | None = None,
+    segments: npt.NDArray[np.integer[Any]] | None = None,
 ) -> Scores:
     """As :func:`evaluate_embeddings`, keeping the ranks of every query."""
     for side, embeddings in (("audio", audio), ("MIDI", midi)):
@@ -208,6 +212,12 @@ def score_embeddings(
                 f"segments of the split '{gallery.split}': they belong to another store or split",
                 kind="shape",
             )
+    if segments is not None and not np.array_equal(segments, gallery.segment):
+        raise RetrievalError(
+            f"the embeddings are of other segments than those of the split '{gallery.split}': they "
+            "belong to another store or split",
+            kind="shape",
+        )
     forth = Cosine(audio, midi)
     scores = score_similarities(
         forth,

@@ -353,3 +353,15 @@ def test_hard_negatives_say_how_many_queries_they_are_of(make_gallery):
     paper = evaluate_embeddings(audio, midi, gallery, "paper")
     assert paper["hard_neg"]["queries"] == 500  # neighbours count, too
     assert paper["hard_neg"]["trials"] == 500
+
+
+def test_embeddings_that_say_whose_they_are_are_held_to_it(medium_gallery):
+    """Another store may have a split of equal length."""
+    audio, midi = noisy_pair(len(medium_gallery))
+    own = medium_gallery.segment
+    one = evaluate_embeddings(audio, midi, medium_gallery, "strict", segments=own, full=False)
+    assert one["queries"] == len(own)
+    for other in (own + 1, own[1:]):
+        with pytest.raises(RetrievalError, match="of other segments") as caught:
+            evaluate_embeddings(audio, midi, medium_gallery, "strict", segments=other)
+        assert caught.value.kind == "shape"
