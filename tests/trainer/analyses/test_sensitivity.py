@@ -11,6 +11,7 @@ from trainer_fakes import FakeStore
 
 from trainer.analyses import sensitivity, shifts
 from trainer.analyses.contract import AnalysisError, Finding
+from trainer.analyses.driver import analyze
 from trainer.analyses.sensitivity import ALL, Sensitivity
 from trainer.analyses.shifts import Patterns, readings, resampled, spread, standardised
 from trainer.arms import pair
@@ -252,3 +253,29 @@ def test_trajectories_are_brought_to_a_length_and_standardised():
     assert found[:, 0].std() == pytest.approx(1)
     assert (found[:, 1] == 0).all()
     assert (standardised(values[:1]) == 0).all()
+
+
+@pytest.mark.parametrize("variant", ["paper", "sound"])
+def test_every_dimension_embeds_its_own_side_of_the_chosen_segments(
+    store, tmp_path, monkeypatch, variant
+):
+    bench = bench_of(tmp_path, "d4a4", store, budget={"batch_size": 10})
+    counts = {"audio": 0, "midi": 0}
+    for side in counts:
+        plain = getattr(bench.model, f"embed_{side}")
+
+        def counted(batch, plain=plain, side=side):
+            counts[side] += len(batch)
+            return plain(batch)
+
+        monkeypatch.setattr(bench.model, f"embed_{side}", counted)
+    analyze([SENSITIVITY], [bench], [variant])
+    widths = {r.side: r.width for r in readings(bench)}
+    assert widths == {"audio": 8, "midi": 4}
+    if variant == "paper":  # once unchanged, once a dimension; 30 segments for the correlations
+        assert counts == {side: (1 + k) * 20 + 30 for side, k in widths.items()}
+    else:  # both signs, of every dimension and of all together
+        assert counts == {side: (1 + 2 * (k + 1)) * 20 for side, k in widths.items()}
+    before = dict(counts)
+    analyze([SENSITIVITY], [bench], [variant])
+    assert counts == before
