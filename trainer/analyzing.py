@@ -196,7 +196,7 @@ def _benches(
             raise RunError(
                 f"{path} is not finished ({run.record['status']}); repeat its xmodal-train command"
             )
-        store = own_store(run) if store_path is None else Store.open(store_path)
+        store = own_store(run, console.say) if store_path is None else Store.open(store_path)
         benches.append(Bench(run, store, split, target, console.say, trains=trains))
     stores = {(b.store.identity, b.store.grouping): b.store.path for b in benches}
     if len(stores) > 1:

@@ -63,6 +63,7 @@ class ResidentStore:
     device : where batches are wanted
     segments : ``valid`` rows only, or ``all``
     note_padding : to the batch's ``longest`` item (the reference), or to one of a few ``buckets``
+    rows : int64 [R], ascending: these segments, whichever their split is
 
     Attributes
     ----------
@@ -85,13 +86,16 @@ class ResidentStore:
         *,
         segments: Literal["all", "valid"] = "valid",
         note_padding: NotePadding = "buckets",
+        rows: Ints | None = None,
     ) -> None:
         held = held_arrays(store, arrays)
         table = store.segments
-        chosen = table.split == split
-        if segments == "valid":
-            chosen = chosen & table.valid
-        self.rows: Ints = np.flatnonzero(chosen).astype(np.int64)
+        if rows is None:
+            chosen = table.split == split
+            if segments == "valid":
+                chosen = chosen & table.valid
+            rows = np.flatnonzero(chosen)
+        self.rows: Ints = rows.astype(np.int64)
         if not len(self.rows):
             raise StoreError(f"the store {store.path} has no {split} segments to use", kind="empty")
         self.store, self.split = store, split

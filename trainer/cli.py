@@ -128,7 +128,8 @@ def train(
         typer.Option(min=0, help="Seed of weights, batches and dropout. [default: 42]"),
     ] = None,
     init: Annotated[
-        Path | None, typer.Option(help="Run whose encoders and heads this one starts from.")
+        Path | None,
+        typer.Option(help="Run, or exported model, whose encoders and heads this one starts from."),
     ] = None,
     device: DeviceOption = "auto",
     precision: Annotated[
@@ -230,7 +231,10 @@ def train(
     "flux --store data/features/demo-0123456789ab"
 )
 def evaluate(
-    run: Annotated[Path | None, typer.Argument(help="Folder of a run.", metavar="[RUN]")] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of a run, or of an exported model.", metavar="[RUN]"),
+    ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(

@@ -38,7 +38,8 @@ def analyze(
         str | None, typer.Argument(help="Name of an analysis, or all.", metavar="[ANALYSIS|all]")
     ] = None,
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of finished runs.", metavar="[RUN]...")
+        list[Path] | None,
+        typer.Argument(help="Folders of finished runs, or of exported models.", metavar="[RUN]..."),
     ] = None,
     variant: Annotated[
         Variants, typer.Option(help="As published, in a sound variant, or both.")
@@ -88,7 +89,10 @@ def analyze(
     "flux --split test   ·   xmodal-compare runs/d0-* runs/a4r-* --protocol paper --out comparison"
 )
 def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs.", metavar="RUN...")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of finished runs, or of exported models.", metavar="RUN..."),
+    ],
     protocol: Annotated[
         list[str] | None, typer.Option(help="paper or strict; may be repeated. [default: both]")
     ] = None,

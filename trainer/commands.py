@@ -16,7 +16,7 @@ from trainer.arms import ARMS
 from trainer.config import BudgetConfig
 from trainer.devices import pick_device
 from trainer.estimate import estimate
-from trainer.export import export_run
+from trainer.export import check_exportable, export_run
 from trainer.floors import BASELINE_FOLDER, Floor, floors_beside
 from trainer.mechanisms import MECHANISMS
 from trainer.model import build_model, parameter_inventory
@@ -112,14 +112,14 @@ def evaluate_run(
     device: str,
     console: Console,
 ) -> None:
-    """Score an existing run; ``by``: show its parts too."""
+    """Score an existing run, or an exported model; ``by``: show its parts too."""
     run = open_run(path)
     if not run.finished:
         console.say(
             f"warning: {path} is not finished ({run.record['status']}): this scores its best model "
             "so far; the scores are removed when training ends"
         )
-    store = scoring.own_store(run) if store_path is None else Store.open(store_path)
+    store = scoring.own_store(run, console.say) if store_path is None else Store.open(store_path)
     records = scoring.score_run(
         run,
         store,
@@ -166,7 +166,8 @@ def export(
 ) -> None:
     """Write a finished run as a folder of its own."""
     run = open_run(path)
-    store = scoring.own_store(run) if store_path is None else Store.open(store_path)
+    check_exportable(run)
+    store = scoring.own_store(run, console.say) if store_path is None else Store.open(store_path)
     target = export_run(run, store, out or MODELS / run.path.name, overwrite=overwrite)
     console.result({"model": str(target)}, str(target))
 

@@ -1,8 +1,10 @@
 """A trained model as a folder of files that needs neither its run nor its store.
 
-``model.safetensors``, ``config.json`` (the whole configuration and what it reads) and ``README.md``,
-a model card: what it is, what it was trained on and under which licence, how it scored and by which
-protocol, and with which code.
+``model.safetensors``, ``config.json`` and ``README.md``, a model card: what it is, what it was trained
+on and under which licence, how it scored and by which protocol, and with which code.
+
+``config.json`` holds of the run's record what is true wherever the folder is (no path), so that
+:func:`trainer.run.open_run` opens it like a run; the facts about its data; and its scores.
 """
 
 from __future__ import annotations
@@ -11,19 +13,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.config import from_plain
 from pipeline.base.errors import RunError
-from pipeline.base.files import read_json, sha256_file, write_json
+from pipeline.base.files import read_json, write_json
 from pipeline.store.reader import Store
-from trainer.arms import arm_name
-from trainer.checkpoint import load_weights
-from trainer.config import RunConfig
 from trainer.layout import EVALUATION, MODEL
-from trainer.model import RetrievalModel, build_model, parameter_inventory
-from trainer.run import Run, load_strictly
+from trainer.run import EXPORT_FILE, EXPORT_KIND, EXPORT_SCHEMA, Run, beginning
 
-CONFIG, CARD = "config.json", "README.md"
-SCHEMA, KIND = 1, "xmodal-model"
+CARD = "README.md"
+KEPT = (
+    "signature arm status config reads parameters leaks model_sha256 step best commit versions device"
+).split()
+"""Of the run's record, as it is."""
 
 
 def export_run(run: Run, store: Store, out: Path, *, overwrite: bool = False) -> Path:
@@ -36,12 +36,10 @@ def export_run(run: Run, store: Store, out: Path, *, overwrite: bool = False) ->
     Raises
     ------
     RunError
-        when the run is not finished or its weights were changed, or ``out`` is there already.
+        when the run is not finished or its weights were changed, it is an exported model itself, or
+        ``out`` is there already.
     """
-    if not run.finished or not run.whole:
-        raise RunError(
-            f"{run.path} has no finished, unchanged model to export; repeat its xmodal-train command"
-        )
+    check_exportable(run)
     out = out.absolute()
     if out.exists() and not overwrite:
         raise RunError(f"{out} exists; use --overwrite to replace it")
@@ -52,7 +50,7 @@ def export_run(run: Run, store: Store, out: Path, *, overwrite: bool = False) ->
     staged.mkdir(parents=True)
     shutil.copyfile(run.path / MODEL, staged / MODEL)
     facts = _facts(run, store)
-    write_json(staged / CONFIG, facts)
+    write_json(staged / EXPORT_FILE, facts)
     (staged / CARD).write_text(_card(facts), encoding="utf-8")
     if out.exists():
         shutil.rmtree(out)
@@ -60,63 +58,40 @@ def export_run(run: Run, store: Store, out: Path, *, overwrite: bool = False) ->
     return out
 
 
-def load_export(path: Path) -> RetrievalModel:
-    """The model of an exported folder, on the CPU, in evaluation mode.
-
-    Raises
-    ------
-    RunError
-        when the folder is none, or a file in it was changed.
-    """
-    try:
-        facts = read_json(path / CONFIG)
-        config = from_plain(RunConfig, facts["config"])
-        wanted = facts["model_sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path} is no exported model ({error})", kind="export") from None
-    if sha256_file(path / MODEL) != wanted:
-        raise RunError(f"{path / MODEL} is not the one that was exported", kind="weights")
-    model = build_model(config)
-    load_strictly(model, load_weights(path / MODEL), path)
-    return model.eval()
+def check_exportable(run: Run) -> None:
+    """Refuse what has no model to export, or is exported already."""
+    if run.exported:
+        raise RunError(f"{run.path} is an exported model already: copy the folder")
+    if not run.finished or not run.whole:
+        raise RunError(
+            f"{run.path} has no finished, unchanged model to export; repeat its xmodal-train command"
+        )
 
 
 def _is_export(path: Path) -> bool:
     try:
-        return bool(read_json(path / CONFIG)["kind"] == KIND)
+        return bool(read_json(path / EXPORT_FILE)["kind"] == EXPORT_KIND)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def _facts(run: Run, store: Store) -> dict[str, Any]:
-    record = run.record
     scores = [read_json(p) for p in sorted((run.path / EVALUATION).glob("*.json"))]
-    totals = parameter_inventory(build_model(run.config, "meta"))[-1]
+    init = run.record["init"]
     return {
-        "schema": SCHEMA,
-        "kind": KIND,
+        "schema": EXPORT_SCHEMA,
+        "kind": EXPORT_KIND,
         "name": run.path.name,
-        "arm": arm_name(run.config.pairs),
-        "leaks": run.leaks,
-        "config": record["config"],
-        "reads": record["reads"],
-        "model_sha256": sha256_file(run.path / MODEL),
-        "parameters": {"total": totals.total, "trainable": totals.trainable},
+        **{key: run.record[key] for key in KEPT},
+        "init": None if init is None else Path(init).name,
+        "beginning": beginning(run),
+        "store": {"name": run.record["store"]["name"]},
         "data": {
             "corpus": store.record["corpus"],
             "identity": store.identity,
             "licence": store.record.get("licence"),
             "recordings": store.record["recordings"],
             "segments": store.record["segments"],
-        },
-        "training": {
-            "steps": record["step"],
-            "best": record["best"],
-            "seed": run.config.seed,
-            "init": record["init"],
-            "commit": record["commit"],
-            "versions": record["versions"],
-            "device": record["device"],
         },
         "scores": [
             {k: s[k] for k in ("protocol", "split", "S", "ci95", "queries", "chance", "seed")}
@@ -126,7 +101,7 @@ def _facts(run: Run, store: Store) -> dict[str, Any]:
 
 
 def _card(facts: dict[str, Any]) -> str:
-    data, training, config = facts["data"], facts["training"], facts["config"]
+    data, config = facts["data"], facts["config"]
     pairs = ", ".join(f"{p['descriptor']} by {p['mechanism']}" for p in config["pairs"]) or "none"
     rows = "\n".join(
         f"| {s['protocol']} | {s['split']} | {s['S']:.3f} | {_interval(s)} | {s['queries']} |"
@@ -151,10 +126,10 @@ An audio–MIDI retrieval model: a 4-second piano segment's sound, or its notes,
 | data | {data["corpus"]}, {data["recordings"]} recordings, {data["segments"]} segments |
 | store | `{data["identity"][:12]}` |
 | licence of the data | {data["licence"] or "not stated by the corpus"} |
-| training | {training["steps"]} updates, seed {training["seed"]}, best at {training["best"]["step"]} |
-| started from | {training["init"] or "scratch"} |
-| code | commit {training["commit"] or "unknown"}, torch {training["versions"]["torch"]} |
-| device | {training["device"]} |
+| training | {facts["step"]} updates, seed {config["seed"]}, best at {facts["best"]["step"]} |
+| started from | {facts["init"] or "scratch"} |
+| code | commit {facts["commit"] or "unknown"}, torch {facts["versions"]["torch"]} |
+| device | {facts["device"]} |
 
 ## Scores
 
@@ -171,11 +146,14 @@ S is the smaller recall at 10 of the two directions. The model was chosen on the
 ## Use
 
 ```python
-from pathlib import Path
-from trainer.export import load_export
+import xmodal
 
-model = load_export(Path("{facts["name"]}"))
+model = xmodal.load_model("{facts["name"]}")  # the path of this folder
+similarity = xmodal.embed_audio(model, "a.wav") @ xmodal.embed_midi(model, "a.mid").T
 ```
+
+Vectors of windows of four seconds, one a second. The package's commands take this folder where they
+take that of a run.
 """
 
 

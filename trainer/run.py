@@ -1,8 +1,11 @@
-"""Run folders: ``runs/<arm>-<hash12>/``, as they lie on the disk.
+"""Run folders: ``runs/<arm>-<hash12>/``, as they lie on the disk; exported models open like runs.
 
 ``run.json`` holds the resolved configuration, what was read, versions, status. The hash is over the
 whole configuration and the fingerprints of the arrays that the run reads: the same signature is the
 same folder, so repeating a command goes on where it stopped, or finds the run finished.
+
+A folder that ``xmodal-export`` wrote (:mod:`trainer.export`) has ``config.json`` instead: the finished
+run's record, but for where its store and the run that it started from were.
 """
 
 from __future__ import annotations
@@ -13,10 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.base.config import from_plain
+from pipeline.base.config import from_plain, to_plain
 from pipeline.base.errors import ConfigError, RunError
 from pipeline.base.files import read_json, sha256_file
 from pipeline.descriptors import DESCRIPTORS
@@ -28,10 +33,13 @@ from trainer.controls import CONTROLS, Real
 from trainer.layout import CHECKPOINTS, EVALUATION, FINISHED, METRICS, MODEL, RUN_FILE
 from trainer.model import RetrievalModel, build_model
 
+EXPORT_FILE = "config.json"
+EXPORT_KIND, EXPORT_SCHEMA = "xmodal-model", 1
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """An existing run folder."""
+    """An existing run folder, or the folder of an exported model."""
 
     path: Path
     config: RunConfig
@@ -60,19 +68,25 @@ class Run:
         return bool(self.record.get("leaks", False))
 
     @property
-    def store_path(self) -> Path:
-        """Where its store was when it was trained."""
-        return Path(self.record["store"]["path"])
+    def exported(self) -> bool:
+        """Whether the folder is that of an exported model."""
+        return self.record.get("kind") == EXPORT_KIND
+
+    @property
+    def store_path(self) -> Path | None:
+        """Where its store was when it was trained; an exported model does not know."""
+        return None if self.exported else Path(self.record["store"]["path"])
 
     def load_model(self, device: torch.device | str = "cpu") -> RetrievalModel:
         """The best model, built from the run's own configuration, loaded strictly, in eval mode."""
         if not (self.path / MODEL).exists():
-            raise RunError(
-                f"the run {self.path} has no {MODEL} yet; repeat its xmodal-train command"
-            )
+            mend = "export it again" if self.exported else "repeat its xmodal-train command"
+            raise RunError(f"{self.path} has no {MODEL}{'' if self.exported else ' yet'}; {mend}")
         if not self.whole:
             raise RunError(
-                f"{self.path / MODEL} was changed after training; repeat the run's xmodal-train "
+                f"{self.path / MODEL} is not the one that was exported; export it again"
+                if self.exported
+                else f"{self.path / MODEL} was changed after training; repeat the run's xmodal-train "
                 "command, which restores it from the checkpoint",
                 kind="weights",
             )
@@ -82,26 +96,62 @@ class Run:
 
 
 def open_run(path: Path) -> Run:
-    """Open a run folder.
+    """Open a run folder, or one that ``xmodal-export`` wrote.
 
     Raises
     ------
     RunError
-        when it is not one, or its record does not read.
+        when it is neither, or its record does not read.
     """
+    exported = not (path / RUN_FILE).exists() and (path / EXPORT_FILE).exists()
+    name = EXPORT_FILE if exported else RUN_FILE
     try:
-        record = read_json(path / RUN_FILE)
+        record = read_json(path / name)
+        if exported:
+            _check_exported(record, path)
+        else:
+            Path(record["store"]["path"])
         config = from_plain(RunConfig, record["config"])
-        str(record["signature"]), record["status"], Path(record["store"]["path"])
+        str(record["signature"]), record["status"], record["arm"], record["store"]["name"]
         record["reads"]["store"]
     except (FileNotFoundError, NotADirectoryError):
-        raise RunError(f"{path} is not a run: it has no {RUN_FILE}") from None
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
         raise RunError(
-            f"{path}/{RUN_FILE} does not read ({type(error).__name__}: {error}); put it back from a "
-            "copy, or train again with --overwrite"
+            f"{path} is not a run: it has no {RUN_FILE}, and no {EXPORT_FILE} of an exported model"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        again = "export it again" if exported else "train again with --overwrite"
+        raise RunError(
+            f"{path}/{name} does not read ({type(error).__name__}: {error}); put it back from a "
+            f"copy, or {again}"
         ) from None
     return Run(path=path, config=config, record=record)
+
+
+def _check_exported(record: Any, path: Path) -> None:
+    if not isinstance(record, dict) or record.get("kind") != EXPORT_KIND:
+        raise RunError(
+            f"{path} is not a run: it has no {RUN_FILE}, and its {EXPORT_FILE} is not that of an "
+            "exported model"
+        )
+    if record["schema"] != EXPORT_SCHEMA:
+        raise ValueError(f"schema {record['schema']}, not {EXPORT_SCHEMA}")
+    str(record["model_sha256"]), record["parameters"]["total"], record["init"], record["beginning"]
+
+
+def beginning(run: Run) -> Any:
+    """What a run started from, its seed left out; the name of its folder where that is gone."""
+    if run.record.get("init") is None:
+        return None
+    if "beginning" in run.record:
+        return run.record["beginning"]
+    init = Path(run.record["init"])
+    try:
+        first = open_run(init)
+    except RunError:
+        return init.name
+    plain = to_plain(first.config)
+    plain.pop("seed")
+    return {"config": plain, "init": beginning(first)}
 
 
 def residents(
@@ -112,10 +162,12 @@ def residents(
     device: torch.device,
     *,
     training: bool,
+    rows: npt.NDArray[np.int64] | None = None,
 ) -> ResidentStore:
     """One split for training (the configured segments) or for embedding (every row).
 
-    ``reads``: the arrays that the run's model wants of a batch.
+    ``reads``: the arrays that the run's model wants of a batch. ``rows``: these segments, whichever
+    their split is.
     """
     padding: dict[str, NotePadding] = {"missing": "longest", "present": "buckets"}
     found = ResidentStore(
@@ -125,6 +177,7 @@ def residents(
         device,
         segments=config.segments if training else "all",
         note_padding=padding[config.mechanisms.key_padding],
+        rows=rows,
     )
     kind = CONTROLS.get(config.control.name)
     if kind is not Real:

@@ -21,6 +21,7 @@ from pipeline.base.config import digest
 from pipeline.base.errors import RunError, StoreError
 from pipeline.base.files import atomic_write
 from pipeline.store.reader import Store
+from pipeline.store.schema import RECORD
 from trainer.cache import ON_DEVICE, ResidentStore, fingerprints
 from trainer.config import RunConfig
 from trainer.devices import pick_device
@@ -41,6 +42,8 @@ from trainer.retrieval.gallery import Gallery
 from trainer.retrieval.protocols import PROTOCOLS
 from trainer.retrieval.repeats import has_copy
 from trainer.run import Run, residents
+
+FEATURES = Path("data/features")
 
 FloatArray = npt.NDArray[np.float32]
 Embedded = Callable[[], tuple[FloatArray, FloatArray]]
@@ -176,8 +179,13 @@ def _embed(run: Run, store: Store, split: str, device: str) -> tuple[FloatArray,
     return embed_split(model, resident)
 
 
-def own_store(run: Run) -> Store:
-    """The store that a run was trained on, still where and what it was."""
+def own_store(run: Run, say: Callable[[str], None] = lambda text: None) -> Store:
+    """The store that a run was trained on, still where and what it was.
+
+    Of an exported model, the one of that identity under ``data/features``; ``say`` is told which.
+    """
+    if run.store_path is None:
+        return _store_of_export(run, say)
     try:
         store = Store.open(run.store_path)
     except StoreError as error:
@@ -192,6 +200,21 @@ def own_store(run: Run) -> Store:
             kind="changed",
         )
     return store
+
+
+def _store_of_export(run: Run, say: Callable[[str], None]) -> Store:
+    for record in sorted(FEATURES.glob(f"*/{RECORD}")):
+        with contextlib.suppress(StoreError):  # a damaged one is not the one
+            store = Store.open(record.parent)
+            if reads_same(run, store):
+                say(f"store: {store.path} (the one that {run.path} was trained on)")
+                return store
+    raise StoreError(
+        f"{run.path} is an exported model, which does not know where its store "
+        f"{run.record['store']['name']} is, and {FEATURES} has none that holds what it reads; name "
+        "one: --store DIR",
+        kind="missing",
+    )
 
 
 def reads_same(run: Run, store: Store) -> bool:

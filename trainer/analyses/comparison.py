@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.base.config import digest, to_plain
-from pipeline.base.errors import RunError
 from trainer.analyses import pictures
 from trainer.analyses.bench import Bench
 from trainer.analyses.contract import Plain, Table
@@ -21,7 +20,7 @@ from trainer.config import common_settings, differing
 from trainer.floors import Floor
 from trainer.records import common_seed
 from trainer.retrieval.compare import LEAST_RECORDINGS, LEAST_SEEDS, METRICS, compare
-from trainer.run import Run, open_run
+from trainer.run import Run, beginning
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,27 +50,13 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
     for run in runs:
         plain = to_plain(run.config)
         plain.pop("seed")
-        reads, init = run.record["reads"], _beginning(run)
+        reads, init = run.record["reads"], beginning(run)
         groups.setdefault(digest({"config": plain, "reads": reads, "init": init}), []).append(run)
     names: dict[str, list[Run]] = {}
     for key, members in groups.items():
         arm = str(members[0].record["arm"])
         names[arm if arm not in names else f"{arm} {key[:4]}"] = members
     return names
-
-
-def _beginning(run: Run) -> object:
-    """What a run started from, its seed left out; its folder where that is gone."""
-    init = run.record.get("init")
-    if init is None:
-        return None
-    try:
-        first = open_run(Path(init))
-    except RunError:
-        return str(init)
-    plain = to_plain(first.config)
-    plain.pop("seed")
-    return {"config": plain, "init": _beginning(first)}
 
 
 def unlike(first: Run, second: Run) -> list[str]:
@@ -82,7 +67,7 @@ def unlike(first: Run, second: Run) -> list[str]:
     runs = (first, second)
     one, other = (common_settings(to_plain(run.config)) for run in runs)
     found = differing(one, other)
-    if _beginning(first) != _beginning(second):
+    if beginning(first) != beginning(second):
         found.append("the beginning (--init)")
     reads = [
         {name: value.removesuffix(ON_DEVICE) for name, value in run.record["reads"].items()}
