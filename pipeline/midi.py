@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.base.errors import MidiError
-from pipeline.base.jit import kernel
+from pipeline.base.jit import small_kernel
 
 MAX_BYTES = 64 << 20
 MAX_NOTES = 1_000_000
@@ -175,7 +175,7 @@ def _tempo_map(
     return seconds
 
 
-@kernel
+@small_kernel
 @no_type_check
 def _scan(data, at, stop, onset, end, pitch, velocity, tempo_at, tempo):
     """Walk the events in ``data[at:stop]``; fill the columns.

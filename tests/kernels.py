@@ -89,7 +89,7 @@ def forgotten() -> list[str]:
     """Kernels that were never called; of compiled ones those that others call are among them."""
     root, out = Path(spectral.__file__).parent, []
     for path in sorted(root.rglob("*.py")):
-        if re.search(r"^@kernel$", path.read_text(encoding="utf-8"), re.MULTILINE):
+        if re.search(r"^@(small_)?kernel$", path.read_text(encoding="utf-8"), re.MULTILINE):
             parts = path.relative_to(root.parent).with_suffix("").parts
             module = importlib.import_module(".".join(parts))
             out += [

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.base.jit import kernel
+from pipeline.base.jit import small_kernel
 from pipeline.descriptors.contract import FloatArray, MidiDescriptor, Notes, register
 from pipeline.spectral import FRAME_S, N_FRAMES
 
@@ -48,7 +48,7 @@ class D5(MidiDescriptor):
         return out
 
 
-@kernel
+@small_kernel
 def _skyline(pitch, onset, duration, frame_s, top):  # type: ignore[no-untyped-def]
     """Highest sounding MIDI pitch at every frame, -1 where none."""
     n_frames = top.shape[0]
@@ -61,7 +61,7 @@ def _skyline(pitch, onset, duration, frame_s, top):  # type: ignore[no-untyped-d
             top[t] = max(top[t], np.int64(pitch[n]))
 
 
-@kernel
+@small_kernel
 def _contour(top, frame_s, counts, out):  # type: ignore[no-untyped-def]
     """Columns of the voiced frames; ``counts`` is 128 zeros to find the median with."""
     n_frames, voiced = top.shape[0], 0

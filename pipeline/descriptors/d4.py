@@ -18,7 +18,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.base.jit import kernel
+from pipeline.base.jit import small_kernel
 from pipeline.descriptors.contract import FloatArray, MidiDescriptor, Notes, register
 
 
@@ -73,7 +73,7 @@ def melodic_intervals(pitch: npt.NDArray[np.uint8], columns: int = 4) -> FloatAr
     return out
 
 
-@kernel
+@small_kernel
 def _fill_steps(pitch, out):  # type: ignore[no-untyped-def]
     """A step of 0 where there is no neighbour."""
     before = np.float32(0.0)

@@ -28,7 +28,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.base.jit import kernel
+from pipeline.base.jit import small_kernel
 from pipeline.descriptors.contract import FloatArray, MidiDescriptor, Notes, register
 
 MOST_NOTES, OCTAVE, FLOOR = 128, 12, 1e-8
@@ -113,7 +113,7 @@ def _ratio_kernels() -> npt.NDArray[np.float64]:
     return np.exp(-0.5 * ((ratios[:, None] - centres) / (1.5 / 128)) ** 2)
 
 
-@kernel
+@small_kernel
 def _weigh_pairs(pitch, velocity, length, out):  # type: ignore[no-untyped-def]
     """out[d + 12, channel] = sum of the weights of all ordered pairs d semitones apart."""
     for i in range(pitch.shape[0]):
@@ -125,7 +125,7 @@ def _weigh_pairs(pitch, velocity, length, out):  # type: ignore[no-untyped-def]
                 out[d, 2] += 1.0
 
 
-@kernel
+@small_kernel
 def _count_rhythm(onset, duration, pitch, out):  # type: ignore[no-untyped-def]
     """Three histograms side by side, not normalised, of the notes with onset >= 0."""
     begun, gap, last_onset, last_length, last_pitch = 0, 0.0, 0.0, 0.0, 0
@@ -144,7 +144,7 @@ def _count_rhythm(onset, duration, pitch, out):  # type: ignore[no-untyped-def]
         begun += 1
 
 
-@kernel
+@small_kernel
 def _spread(ratio, out):  # type: ignore[no-untyped-def]
     """Add one ratio, clipped to [0.25, 4], to 64 bins; beyond 8 deviations nothing is left (1e-14)."""
     place = (min(max(ratio, 0.25), 4.0) - 0.25) / 3.75 * 63.0
