@@ -146,12 +146,17 @@ def write_run(
     out: Path, run: PlannedRun, *, quality: float = 1.0, status: str = "trained", done: float = 1.0,
     splits: Sequence[str] = ("validation", "test"), recordings: int = 8, start: Path | None = None,
 ) -> Path:  # fmt: skip
-    """A run folder; ``quality`` 0 is chance, ``done`` is the share of its epochs."""
+    """A run folder; ``quality`` 0 is chance, ``done`` is the share of its epochs.
+
+    One that is not finished has a checkpoint of its last step, as one that was told to stop.
+    """
     folder = out / run.folder
     folder.mkdir(parents=True)
     record = record_of(run, status, start)
     write_json(folder / "run.json", record)
     write_log(folder / "metrics.jsonl", run, quality, done)
+    if status != "trained" and (steps := int(run.updates * done)):
+        (folder / "checkpoints" / f"step-{steps:08d}").mkdir(parents=True)
     if status == "trained":
         (folder / "model.safetensors").write_bytes(run.signature.encode())
         key = digest(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.base.console import Console, run_command, stop_signals_raise
+from trainer.campaign.batch_script import REQUEUES
 from trainer.cli import FEATURES, REPEAT, RUNS, SETTINGS, DeviceOption, JsonFlag
 from trainer.cli_runs import ledger, runs_app
 
@@ -38,6 +39,9 @@ OutOption = Annotated[Path, typer.Option(help="Folder in which run folders are m
 TimeOption = Annotated[
     str | None, typer.Option(help="Limit of one task: minutes, HH:MM:SS or D-HH:MM:SS.")
 ]
+RequeuesOption = Annotated[
+    int, typer.Option(min=0, help="How often a task that reached its limit is queued again.")
+]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of each run on a CPU.")]
 
 
@@ -53,7 +57,7 @@ def _sweep(campaign: str, tiny: bool, store: Path | None, out: Path, console: Co
 
 
 def _known(campaign: str, tiny: bool, store: Path | None, out: Path, console: Console) -> Sweep:
-    """The campaign as planned now; as it was planned where its store is gone: runs outlive stores."""
+    """The campaign as planned now; as it was planned where its store is gone, or the disk is full."""
     from pipeline.base.errors import StoreError
     from trainer.campaign.manifest import read_campaign
     from trainer.campaign.plan import kept_plan
@@ -61,7 +65,7 @@ def _known(campaign: str, tiny: bool, store: Path | None, out: Path, console: Co
     kept = kept_plan(read_campaign(campaign, tiny=tiny), out, store)
     try:
         return _sweep(campaign, tiny, store or (Path(kept.store) if kept else None), out, console)
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         if kept is None:
             raise
         console.say(f"{error}; told from the plan that was kept: {kept.folder}")
@@ -149,6 +153,7 @@ def preflight(
     out: OutOption = RUNS,
     device: DeviceOption = "auto",
     time: TimeOption = None,
+    requeues: RequeuesOption = REQUEUES,
     full: Annotated[bool, typer.Option("--full", help="Hash every file of the store.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -159,7 +164,7 @@ def preflight(
         from trainer.campaign import queueing
 
         sweep = _sweep(campaign, tiny, store, out, console)
-        queueing.try_all(sweep, device=device, time=time, full=full, console=console)
+        queueing.try_all(sweep, device, time, requeues, full, console)
 
     _do(console, action)
 
@@ -198,9 +203,7 @@ def submit(
     ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
-    requeues: Annotated[
-        int, typer.Option(min=0, help="How often a stopped task is queued again.")
-    ] = 50,
+    requeues: RequeuesOption = REQUEUES,
     check: Annotated[
         bool, typer.Option("--preflight/--no-preflight", help="Try everything first.")
     ] = True,
@@ -326,6 +329,12 @@ def task(
     ] = None,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Bytes of the device that it may use. [default: all that is free]"
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Do one run of a campaign: what a task of a queue calls.
@@ -343,7 +352,7 @@ def task(
         sweep = read_plan(plan_file)
         if not 0 <= index < len(sweep.runs):
             raise UsageError(f"{plan_file} has the runs 0 to {len(sweep.runs) - 1}, no {index}")
-        tell.task(sweep, sweep.runs[index], store, device, threads, console)
+        tell.task(sweep, sweep.runs[index], store, device, threads, memory, console)
 
     _do(console, action)
 

@@ -145,8 +145,8 @@ class _FusedAttention(TorchFunctionMode):
         return _Fused.apply(*args[:3])
 
 
-def check_memory(found: Estimate, device: torch.device) -> None:
-    """Refuse, before the first step, what cannot fit.
+def check_memory(found: Estimate, device: torch.device, *, shared: bool = False) -> None:
+    """Refuse, before the first step, what cannot fit; ``shared``: others run on the device, too.
 
     Raises
     ------
@@ -155,10 +155,13 @@ def check_memory(found: Estimate, device: torch.device) -> None:
     """
     if found.needed_bytes <= found.available_bytes:
         return
+    free, fewer = (
+        ("are its share of what is free", "fewer --jobs, ") if shared else ("are free", "")
+    )
     raise ConfigError(
         f"this run needs about {found.needed_bytes / 1e9:.1f} GB on {device.type}, of which "
         f"{found.activation_bytes / 1e9:.1f} GB for a batch, and {found.available_bytes / 1e9:.1f} GB "
-        "are free; use a smaller --batch-size, --size tiny or --precision bf16"
+        f"{free}; use {fewer}a smaller --batch-size, --size tiny or --precision bf16"
     )
 
 

@@ -31,6 +31,7 @@ class RunRequest:
     init : folder of a finished run whose encoders and heads this one starts from
     copied_from : folder that ``store`` is a passing copy of, on a node's own disk; the run's record
         names it instead
+    memory : bytes that it may use of what is free, where others run beside it (default: all)
     """
 
     config: RunConfig
@@ -43,6 +44,7 @@ class RunRequest:
     tensorboard: bool = False
     init: Path | None = None
     copied_from: Path | None = None
+    memory: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import shutil
 import subprocess
@@ -37,7 +38,12 @@ FloatArray = npt.NDArray[np.float32]
 Score = Callable[[FloatArray, FloatArray, ResidentStore], Mapping[str, Any]]
 
 
-def train(plan: Plan, score: Score, report: Report = lambda event: None) -> Run:
+def train(
+    plan: Plan,
+    score: Score,
+    report: Report = lambda event: None,
+    begins: Callable[[], object] = lambda: None,
+) -> Run:
     """Train a run to its end, or go on with it; a finished one is returned as it is.
 
     Parameters
@@ -45,6 +51,8 @@ def train(plan: Plan, score: Score, report: Report = lambda event: None) -> Run:
     score : ``score(audio, midi, resident)`` of validation embeddings ``[n, 256]``, all segments in
         store order (``resident.rows``), returns at least ``S`` of protocol ``strict``
     report : receives progress events (see :func:`trainer.fit.fit`)
+    begins : called once the folder is this process's own, before anything in it is touched; what it
+        raises ends the start
 
     Raises
     ------
@@ -63,6 +71,7 @@ def train(plan: Plan, score: Score, report: Report = lambda event: None) -> Run:
             processes.tell()
         return open_run(folder)
     with FolderLock(folder):
+        begins()
         if request.overwrite:
             clear_run(folder)
         existing = open_run(folder) if (folder / RUN_FILE).exists() else None
@@ -164,7 +173,10 @@ def _train(
 def _room(plan: Plan, device: torch.device, processes: Processes) -> int:
     """Bytes that stay free beside the run; refuses a run that cannot fit, before it is begun."""
     found = estimate(plan.config, plan.store, device, processes.count)
-    check_memory(found, device)
+    share = plan.request.memory
+    if share is not None:
+        found = dataclasses.replace(found, available_bytes=min(share, found.available_bytes))
+    check_memory(found, device, shared=share is not None)
     return found.available_bytes - found.needed_bytes
 
 

@@ -30,6 +30,7 @@ SEEN_S = 120
 """How long a task waits for what another machine wrote: a network file system may show it late."""
 BUSY_S = int(STALE_AFTER_S) + 60
 """How long a task waits for a lock: the one of a node that died is stale after ten minutes."""
+REQUEUES = 50
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 FOLDER = re.compile(r"[\w$@%+=:,./{}~-]+")
 ASKS_FOR_GPUS = re.compile(r"(--gpus\b|--gpus-|-G|--gres[= ]\S*gpu).*")
@@ -71,7 +72,7 @@ class Options:
     device: str = "auto"
     threads: int | None = None
     warn_s: int = 300
-    requeues: int = 50
+    requeues: int = REQUEUES
     busy_s: int = BUSY_S
     programs: Path = Path(sys.executable).parent
 
@@ -184,10 +185,10 @@ def batch_script(
     for path in (plan, store, logs, folder):
         if any(c in str(path) for c in '\n\r"\\'):
             raise ConfigError(f"{str(path)!r}: sbatch takes no such path; rename the folder")
-    task = [
-        *("srun", "--ntasks=1", f"--cpus-per-task={options.cpus}", "--mpi=none", "--unbuffered"),
-        *("xmodal-sweep", "task", str(plan)),
-    ]
+    step = shlex.join(
+        ["srun", "--ntasks=1", f"--cpus-per-task={options.cpus}", "--mpi=none", "--unbuffered"]
+    )
+    task = f"{step} {shlex.join(['xmodal-sweep', 'task', str(plan)])}"
     flags = ["--device", options.target, "--threads", str(options.threads or options.cpus)]
     lines = [
         "#!/bin/bash",
@@ -204,13 +205,18 @@ def batch_script(
         f'export PATH={shlex.quote(str(options.programs))}:"$PATH"',
         _CACHES,
         f"store={shlex.quote(str(store))}",
-        *([_STAGE.replace("@FOLDER@", options.stage)] if options.stage else []),
-        _RUN.replace("@TASK@", shlex.join(task))
+        _AGAIN.replace("@REQUEUES@", str(options.requeues)),
+        *(
+            [_STAGE.replace("@FOLDER@", options.stage).replace("@SRUN@", step)]
+            if options.stage
+            else []
+        ),
+        _RUN.replace("@TASK@", task)
         .replace("@FLAGS@", shlex.join(flags))
         .replace("@BUSY@", str(options.patience))
         .replace("@SEEN@", str(min(SEEN_S, options.patience)))
         .replace("@PAUSE@", str(max(1, min(30, options.patience // 20)))),
-        _END.replace("@REQUEUES@", str(options.requeues)),
+        _END,
     ]
     return "\n".join(lines)
 
@@ -262,44 +268,7 @@ if ! command -v xmodal-sweep >/dev/null; then
 fi
 """
 
-_STAGE = """
-# Once per node, if the folder outlives jobs: the first task copies and verifies, the others wait for
-# it and use the same copy, which stays.
-stage="@FOLDER@"
-case "$stage" in
-  /*)
-    copy=$(xmodal-features stage "$store" "$stage")
-    code=$?
-    if [ "$code" = 0 ]; then
-      store=$copy
-    elif [ -z "$ended" ]; then
-      say "the store could not be copied to $stage (exit code $code); reading it where it is"
-    fi
-    ;;
-  *) say "'$stage' is no folder here to copy the store to; reading it where it is" ;;
-esac
-"""
-
-_RUN = """
-# A run whose lock is held by a process that is gone (its node died) is free after ten minutes; what
-# ended on another machine may be seen late.
-if [ -n "$ended" ]; then exit 75; fi
-waited=0
-while :; do
-  code=0
-  @TASK@ "$run" --store "$store" @FLAGS@ || code=$?
-  case "$code" in
-    76) most=@SEEN@ ;;
-    77) most=@BUSY@ ;;
-    *) break ;;
-  esac
-  if [ -n "$ended" ] || [ "$waited" -ge "$most" ]; then break; fi
-  sleep @PAUSE@
-  waited=$((waited + @PAUSE@))
-done
-"""
-
-_END = """
+_AGAIN = """
 # Put this task back into the queue, where what waits for it goes on waiting; it leaves with its code.
 again() {
   if [ "${SLURM_RESTART_COUNT:-0}" -ge @REQUEUES@ ]; then
@@ -322,6 +291,49 @@ again() {
   say "$1, and the scheduler does not answer; xmodal-sweep submit goes on with it"
   exit "$code"
 }
+"""
+
+_STAGE = """
+# Once per node, if the folder outlives jobs: the first task copies and verifies, the others wait for
+# it and use the same copy, which stays. It is a step, so that the queue's warning reaches it.
+stage="@FOLDER@"
+case "$stage" in
+  /*)
+    copy=$(@SRUN@ xmodal-features stage "$store" "$stage")
+    code=$?
+    if [ "$code" = 0 ]; then
+      store=$copy
+    elif [ "$code" = 75 ]; then
+      again "stopped while the store was copied"
+    elif [ -z "$ended" ]; then
+      say "the store could not be copied to $stage (exit code $code); reading it where it is"
+    fi
+    ;;
+  *) say "'$stage' is no folder here to copy the store to; reading it where it is" ;;
+esac
+"""
+
+_RUN = """
+# A run whose lock is held by a process that is gone (its node died) is free after ten minutes; what
+# ended on another machine may be seen late.
+code=75
+if [ -n "$ended" ]; then again "stopped before it began"; fi
+waited=0
+while :; do
+  code=0
+  @TASK@ "$run" --store "$store" @FLAGS@ || code=$?
+  case "$code" in
+    76) most=@SEEN@ ;;
+    77) most=@BUSY@ ;;
+    *) break ;;
+  esac
+  if [ -n "$ended" ] || [ "$waited" -ge "$most" ]; then break; fi
+  sleep @PAUSE@
+  waited=$((waited + @PAUSE@))
+done
+"""
+
+_END = """
 case "$code" in
   0) say "done" ;;
   75) again "stopped" ;; # with a checkpoint

@@ -20,6 +20,7 @@ from trainer.layout import RUN_FILE
 from trainer.run import open_run
 
 CHECKPOINTS = 4  # of a run: the last two, the best, and the one that is being written
+TOLD = ("python", "torch", "numpy", "zarr")
 SAMPLE_BYTES = 256 << 20
 SPARE_BYTES = 64 << 20
 
@@ -86,17 +87,24 @@ def _bytes_of(run: PlannedRun) -> int:
 def versions(sweep: Sweep, left: Sequence[PlannedRun]) -> Check:
     """Runs that were begun with other packages go on with these; what may differ is told."""
     others: dict[str, list[str]] = {}  # difference → runs
+    compared = 0
     for run in left:
         try:
             begun: dict[str, str] = read_json(sweep.path(run) / RUN_FILE)["versions"]
+            compared += 1
             for name, version in begun.items():
                 if (now := _version(name)) != version:
                     text = f"begun with {name} {version}, here is {now}"
                     others.setdefault(text, []).append(run.label)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
+    if not compared:
+        here = ", ".join(f"{name} {_version(name)}" for name in TOLD)
+        detail = f"no run was begun, so there are none to compare with; here are {here}"
+        return Check(name="versions", ok=True, detail=detail)
     if not others:
-        return Check(name="versions", ok=True, detail="those that begun runs were begun with")
+        detail = f"those that {compared} begun runs were begun with"
+        return Check(name="versions", ok=True, detail=detail)
     told = "; ".join(f"{_some(runs)}: {text}" for text, runs in others.items())
     return Check(
         name="versions",

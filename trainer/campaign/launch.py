@@ -21,7 +21,16 @@ from pipeline.base.console import Console
 from pipeline.base.errors import EXIT_RESUMABLE, Interrupted, XmodalError
 from pipeline.base.files import write_json
 from trainer.campaign.plan import LAUNCHED, LOGS, PlannedRun, Sweep
-from trainer.campaign.state import BUSY, WAITS, State, forget_idle, logged_step, run_state, states
+from trainer.campaign.state import (
+    BUSY,
+    WAITS,
+    State,
+    forget_idle,
+    logged_step,
+    run_state,
+    saved_step,
+    states,
+)
 from trainer.signals import stop_on_signals
 
 BEGINS, ERROR = "--- ", "error: "  # lines of a log
@@ -33,13 +42,20 @@ PATIENCE_S = 300.0
 TASK = "from trainer.cli_sweep import main; main()"
 
 
+FREE = "import torch; print(torch.cuda.mem_get_info()[0])"
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Slot:
-    """Room for one run at a time: a device, and the threads that it computes with."""
+    """Room for one run at a time: a device, the threads that it computes with, bytes that it may use.
+
+    ``memory`` is None where it has the device for itself.
+    """
 
     device: str
     threads: int
     visible: str | None = None
+    memory: int | None = None
 
     def environment(self) -> dict[str, str]:
         """Of the run's process."""
@@ -57,10 +73,34 @@ def slots(device: str, gpus: Sequence[str], jobs: int, threads: int | None) -> l
     device : cpu or cuda
     gpus : as ``CUDA_VISIBLE_DEVICES`` names them; ignored on a CPU
     threads : of each run; default: all cores shared out
+
+    What is free of a device's memory now is shared out, too: by itself each run would take all that is
+    free when it begins for its own, and the one that grew last would die.
     """
     places: Sequence[str | None] = gpus if device == "cuda" else [None]
     each = threads or max(1, len(os.sched_getaffinity(0)) // (jobs * len(places)))
-    return [Slot(device=device, threads=each, visible=p) for _ in range(jobs) for p in places]
+    alone = [Slot(device=device, threads=each, visible=p) for p in places]
+    if jobs > 1:
+        alone = [dataclasses.replace(s, memory=free_memory(s) // jobs) for s in alone]
+    return alone * jobs
+
+
+def free_memory(slot: Slot) -> int:
+    """Free bytes of a slot's device; a GPU is asked by a process that ends, for asking takes some."""
+    if slot.device != "cuda":
+        import torch
+
+        from trainer.devices import available_memory
+
+        return available_memory(torch.device("cpu"))
+    done = subprocess.run(
+        [sys.executable, "-c", FREE],
+        env=slot.environment(), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        words = (done.stderr.splitlines() or ["it says nothing"])[-1]
+        raise XmodalError(f"the free memory of the GPU {slot.visible} is not known: {words}")
+    return int(done.stdout)
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -127,10 +167,11 @@ class _Launcher:
             for index in self.running:
                 self.steps[index] = logged_step(self.sweep.path(self.sweep.runs[index]))
             names = ", ".join(r.run.label for r in self.running.values())
+            done = sum(self.steps.values())
             if not self.left and not self.running:
-                update(self._total(), "")
+                update(done, "")
                 return
-            update(min(sum(self.steps.values()), self._total() - 1), names)
+            update(min(done, self._total() - 1), names)
             time.sleep(LOOK_S if self.running else OTHERS_S)
 
     def stop(self) -> None:
@@ -169,6 +210,7 @@ class _Launcher:
         log = self.sweep.folder / LOGS / f"{run.folder}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
         options = ["--device", slot.device, "--threads", slot.threads]
+        options += [] if slot.memory is None else ["--memory", slot.memory]
         command = [sys.executable, "-c", TASK, "task", self.plan, run.index, *options]
         with log.open("ab") as handle, stop_on_signals() as stop:
             handle.write(f"{BEGINS}{time.strftime('%Y-%m-%dT%H:%M:%S')} {run.label}\n".encode())
@@ -206,6 +248,7 @@ class _Launcher:
                 raise Interrupted("a run was stopped; nothing is lost; repeat the command to go on")
             else:
                 self.failed[index] = _reason(code, self.sweep, each.run)
+                self.steps[index] = saved_step(self.sweep.path(each.run))
                 self.console.say(f"{each.run.label}: failed: {self.failed[index]}")
 
 
@@ -213,10 +256,23 @@ def _reason(code: int, sweep: Sweep, run: PlannedRun) -> str:
     """Why a run died: the system's word, or what it said itself the last time that it was begun."""
     if code < 0:
         return f"ended by {signal.Signals(-code).name} (killed, or out of memory)"
+    lines = _last_lines(sweep, run)
+    if lines is None:
+        return f"exit code {code}, and it left no log"
+    told = [line for line in lines if line.startswith(ERROR)] or lines
+    return told[-1].removeprefix(ERROR) if told else f"exit code {code}, without a word"
+
+
+def last_error(sweep: Sweep, run: PlannedRun) -> str:
+    """What its log says that it died of, the last time that a launcher began it; else nothing."""
+    told = [line for line in _last_lines(sweep, run) or () if line.startswith(ERROR)]
+    return told[-1].removeprefix(ERROR) if told else ""
+
+
+def _last_lines(sweep: Sweep, run: PlannedRun) -> list[str] | None:
+    """Of the log, since the run was begun last; None where there is no log."""
     try:
         text = Path(sweep.folder / LOGS / f"{run.folder}.log").read_text(errors="replace")
     except OSError:
-        return f"exit code {code}, and it left no log"
-    lines = [line for line in text.rpartition(BEGINS)[2].splitlines()[1:] if line.strip()]
-    told = [line for line in lines if line.startswith(ERROR)] or lines
-    return told[-1].removeprefix(ERROR) if told else f"exit code {code}, without a word"
+        return None
+    return [line for line in text.rpartition(BEGINS)[2].splitlines()[1:] if line.strip()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from pipeline.base.config import digest, from_plain
 from pipeline.base.errors import ConfigError, StoreError, XmodalError
 from pipeline.store.reader import Store
+from trainer.campaign.batch_script import REQUEUES
 from trainer.campaign.checks import Check, beginnings, folder_checks, store_checks, versions
 from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.rehearsal import rehearse
@@ -30,6 +31,8 @@ from trainer.plan import Plan, Planner, RunRequest
 
 __all__ = ["Check", "preflight"]
 
+NO_GPU = "this machine has no GPU"
+NO_LIKE = "no like was finished on such a device"
 MANY = 30  # distinct models, above which one stands for all of its mechanisms, front end and loss
 Say = Callable[[str], None]
 
@@ -39,7 +42,9 @@ def preflight(
     *,
     device: str = "auto",
     minutes: float | None = None,
+    requeues: int = REQUEUES,
     full: bool = False,
+    measured: Mapping[int, float] | None = None,
     say: Say = lambda text: None,
 ) -> list[Check]:
     """Try everything that the runs that are not done yet will need.
@@ -47,7 +52,9 @@ def preflight(
     Parameters
     ----------
     device : that runs will use; where this machine has it not, steps are made on the CPU
-    minutes : time limit of a task, to compare runs with
+    minutes : for which a task trains before it is stopped, to compare runs with
+    requeues : how often a task is queued again
+    measured : number of a run → seconds that it still takes, where like ones were finished
     full : hash every file of the store, not a sample
 
     Returns
@@ -91,7 +98,14 @@ def preflight(
     known = [run for run in left if run.index in plans]
     for check in _step_checks(sweep, known, plans, found, target, elsewhere):
         tell(check)
-    for check in _time_checks(known, plans, found, target, elsewhere, minutes):
+    counted: dict[int, float] = {}
+    if elsewhere:
+        tell(Check(name="memory", ok=True, detail=f"not known: {NO_GPU}"))
+    else:
+        for check in _memory_checks(known, plans, found, target, counted):
+            tell(check)
+    kind = "cuda" if elsewhere else target.type
+    for check in _time_checks(known, counted, measured or {}, kind, minutes, requeues):
         tell(check)
     return checks
 
@@ -218,42 +232,62 @@ def _kind_of(config: RunConfig) -> list[Any]:
     return [sorted({pair.mechanism for pair in config.pairs}), config.audio.frontend, config.loss]
 
 
-def _time_checks(
+def _memory_checks(
     left: Sequence[PlannedRun],
     plans: dict[int, Plan],
     found: Sequence[State],
     target: torch.device,
-    elsewhere: bool,
-    minutes: float | None,
+    counted: dict[int, float],
 ) -> Iterator[Check]:
-    """Memory and time of each distinct model, on the device that runs will use."""
-    if elsewhere:
-        yield Check(name="memory and time", ok=True, detail="not known: this machine has no GPU")
-        return
-    if not left:
-        return
-    longest, longest_run = 0.0, left[0]
-    known: dict[str, float] = {}  # seconds of a step
+    """Memory of each distinct model on the device; seconds that each run still takes are noted."""
+    a_step: dict[str, float] = {}
     for run in left:
         plan = plans[run.index]
         key = digest(_shape_of(plan.config))
-        if key not in known:
+        if key not in a_step:
             try:
                 needs = estimate(plan.config, plan.store, target)
                 check_memory(needs, target)
             except ConfigError as error:
                 yield Check(name=f"memory of {run.label}", ok=False, detail=str(error))
-                known[key] = 0.0
+                a_step[key] = 0.0
                 continue
-            known[key] = needs.seconds / max(1, plan.config.budget.updates)
-        state = found[run.index]
-        seconds = (state.seconds_a_step or known[key]) * max(0, run.updates - state.step)
-        if seconds > longest:
-            longest, longest_run = seconds, run
-    detail = f"{longest_run.label} is the longest, about {longest / 60:.0f} min on {target.type}"
+            a_step[key] = needs.seconds / max(1, plan.config.budget.updates)
+        counted[run.index] = a_step[key] * max(0, run.updates - found[run.index].step)
+
+
+def _time_checks(
+    left: Sequence[PlannedRun],
+    counted: Mapping[int, float],
+    measured: Mapping[int, float],
+    kind: str,
+    minutes: float | None,
+    requeues: int,
+) -> Iterator[Check]:
+    """The longest run against the limit of a task: as like runs took, else as operations tell."""
+    took = {run.index: run for run in left if run.index in counted or run.index in measured}
+    if not took:
+        if left:
+            yield Check(name="time", ok=True, detail=f"not known: {NO_GPU}, and {NO_LIKE}")
+        return
+    seconds = {index: measured.get(index, counted.get(index, 0.0)) for index in took}
+    longest = max(seconds, key=lambda index: seconds[index])
+    how = "measured" if longest in measured else "counted, not measured"
+    total = sum(seconds.values())
+    detail = (
+        f"{took[longest].label} is the longest, about {seconds[longest] / 60:.0f} min on {kind} "
+        f"({how}); all that is left, about {total / 3600:.1f} h"
+    )
+    if unknown := len(left) - len(took):
+        detail += f", without {unknown} runs of which {NO_LIKE}"
+    times = 0
     if minutes is not None:
-        times = math.ceil(longest / 60 / minutes) - 1
-        detail += f" of {minutes:.0f} min"
-        if times > 0:
-            detail += f": it will be stopped and queued again about {times} times"
-    yield Check(name="time", ok=True, detail=detail)
+        times = max(0, math.ceil(seconds[longest] / 60 / minutes) - 1)
+        if times:
+            detail += (
+                f": it will be stopped and queued again about {times} times, after {minutes:.0f} min "
+                "each"
+            )
+    dies = times > requeues
+    remedy = f"a longer --time, or more --requeues than {requeues}" if dies else ""
+    yield Check(name="time", ok=not dies, detail=detail, remedy=remedy)

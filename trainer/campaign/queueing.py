@@ -8,12 +8,19 @@ from pipeline.base.console import Console
 from pipeline.base.errors import UsageError, XmodalError
 from trainer.campaign import tell
 from trainer.campaign.batch_script import Options, minutes
+from trainer.campaign.cost import seconds_left
 from trainer.campaign.plan import Sweep
 from trainer.campaign.slurm import cancel, submit
+from trainer.campaign.state import states
 
 
 def try_all(
-    sweep: Sweep, *, device: str, time: str | None, full: bool, console: Console
+    sweep: Sweep,
+    device: str,
+    time: str | None,
+    requeues: int,
+    full: bool,
+    console: Console,
 ) -> list[dict[str, object]]:
     """Try what the runs will need, told as it goes.
 
@@ -22,7 +29,8 @@ def try_all(
     XmodalError
         (kind ``preflight``) when something would end them.
     """
-    checks = _tried(sweep, device, time, full, console)
+    options = Options(time=time, requeues=requeues)
+    checks = _tried(sweep, device, options, full, console)
     text = f"{len(checks)} checks passed: nothing is known that would end {sweep.name}"
     if warnings := [check for check in checks if check["warning"]]:
         text += f", apart from what the lines with !! say ({len(warnings)})"
@@ -43,7 +51,7 @@ def put(sweep: Sweep, options: Options, check: bool, full: bool, console: Consol
         raise UsageError("--full is a part of --preflight: leave --no-preflight away")
     tell.refuse_missing(sweep)
     if check:
-        _tried(sweep, options.target, options.time, full, console)
+        _tried(sweep, options.target, options, full, console)
     made = submit(sweep, options, console.say)
     jobs = ", ".join(str(s.job) for s in made)
     text = f"submitted {sum(len(s.runs) for s in made)} runs as jobs {jobs}"
@@ -61,12 +69,24 @@ def take_out(sweep: Sweep, console: Console) -> None:
 
 
 def _tried(
-    sweep: Sweep, device: str, time: str | None, full: bool, console: Console
+    sweep: Sweep, device: str, options: Options, full: bool, console: Console
 ) -> list[dict[str, object]]:
     from trainer.campaign.preflight import preflight
+    from trainer.devices import pick_device
 
-    limit = None if time is None else minutes(time)
-    checks = preflight(sweep, device=device, minutes=limit, full=full, say=console.say)
+    limit = None
+    if options.time is not None:  # a task is warned before it, and stops then
+        limit = minutes(options.time) - options.warning / 60
+    on_gpu = device.startswith("cuda") or (device == "auto" and pick_device().type == "cuda")
+    checks = preflight(
+        sweep,
+        device=device,
+        minutes=limit,
+        requeues=options.requeues,
+        measured=seconds_left(sweep, states(sweep), on_gpu=on_gpu),
+        full=full,
+        say=console.say,
+    )
     bad = [check for check in checks if not check.ok]
     plain = [dataclasses.asdict(check) for check in checks]
     if bad:

@@ -6,7 +6,8 @@ status     means
 done       trained to its end, and scored
 running    a process that lives holds its folder
 stopped    begun, and nobody is at it: it goes on where it stopped (or is still to be scored)
-failed     ended by an error, which is told; training it again begins with the last checkpoint
+failed     ended by an error, which is told; training it again begins with the last checkpoint. What
+           its record does not tell (the disk was full) the count of its starts does
 missing    not begun
 waiting    not begun, and the run that it starts from is not done
 =========  =========================================================================================
@@ -41,8 +42,11 @@ class State:
 
     Attributes
     ----------
-    step : updates done, as far as its log tells
+    step : updates done, as far as its log tells; where nobody is at it, those of its newest
+        checkpoint, after which it goes on
     seconds_a_step : how long one takes, where it is known
+    seconds : of all of a run that was trained and scored in one start; evaluations are in it
+    gpu : name of the one that it was trained on; None for a CPU
     note : why it failed, what it waits for, how well it scored
     S : best score on the validation split, by which the run was selected; of finished ones
     """
@@ -51,6 +55,8 @@ class State:
     step: int
     note: str = ""
     seconds_a_step: float | None = None
+    seconds: float | None = None
+    gpu: str | None = None
     S: float | None = None
 
 
@@ -77,18 +83,17 @@ def run_state(sweep: Sweep, run: PlannedRun, before: State | None = None) -> Sta
         if idle := attempts(folder).get("failure"):
             return State(status="failed", step=0, note=str(idle))
         return State(status="missing", step=0)
-    speed = seconds_a_step(record, run)
     if FolderLock(folder).is_held():
-        return State(status="running", step=logged_step(folder), seconds_a_step=speed)
+        return State(status="running", step=logged_step(folder))
     if record.get("status") == FINISHED:
-        return _finished(folder, record, run, speed)
-    step, note = logged_step(folder), ""
+        return _finished(folder, record, run)
+    step = saved_step(folder)
     if record.get("status") == "failed":
         note = str(record.get("failure", {}).get("message", "for a reason that it does not tell"))
-        return State(status="failed", step=step, note=note, seconds_a_step=speed)
-    if idle := attempts(folder).get("failure"):
-        return State(status="failed", step=step, note=str(idle), seconds_a_step=speed)
-    return State(status="stopped", step=step, seconds_a_step=speed)
+        return State(status="failed", step=step, note=note)
+    if failure := attempts(folder).get("failure"):
+        return State(status="failed", step=step, note=str(failure))
+    return State(status="stopped", step=step)
 
 
 def attempts(folder: Path) -> dict[str, Any]:
@@ -163,18 +168,25 @@ def run_record(folder: Path) -> dict[str, Any] | None:
     return found
 
 
-def seconds_a_step(record: Mapping[str, Any], run: PlannedRun) -> float | None:
-    """How long a step of a planned run takes, as the record of a run that is like it tells."""
-    speed = record.get("performance", {}).get("segments_per_s")
-    return run.batch_size / speed if speed else None
+def pace(folder: Path, record: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+    """Of a finished run: ``seconds_a_step``, ``seconds`` and ``gpu`` of a :class:`State`."""
+    performance = record.get("performance", {})
+    speed = performance.get("segments_per_s")
+    on_gpu = "device" in performance.get("peak_memory", {})
+    return {
+        "seconds_a_step": batch_size / speed if speed else None,
+        "seconds": attempts(folder).get("seconds"),
+        "gpu": str(record.get("device")) if on_gpu else None,
+    }
 
 
-def _finished(
-    folder: Path, record: Mapping[str, Any], run: PlannedRun, speed: float | None
-) -> State:
+def _finished(folder: Path, record: Mapping[str, Any], run: PlannedRun) -> State:
     best = record.get("best", {}).get("S")
+    took = pace(folder, record, run.batch_size)
     unscored = [n for n in run.scores if not (folder / EVALUATION / f"{n}.json").exists()]
     if unscored:
         note = f"trained; still to be scored: {', '.join(unscored)}"
-        return State(status="stopped", step=run.updates, note=note, seconds_a_step=speed, S=best)
-    return State(status="done", step=run.updates, seconds_a_step=speed, S=best)
+        if failure := attempts(folder).get("failure"):
+            note += f"; {failure}"
+        return State(status="stopped", step=run.updates, note=note, S=best, **took)
+    return State(status="done", step=run.updates, S=best, **took)

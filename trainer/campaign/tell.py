@@ -12,6 +12,7 @@ from pipeline.base.config import to_plain
 from pipeline.base.console import Console
 from pipeline.base.errors import ConfigError, StoreError
 from trainer.campaign.cost import Cost, left_to_do
+from trainer.campaign.launch import last_error
 from trainer.campaign.manifest import known_campaigns, read_campaign
 from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.slurm import queue_states
@@ -30,7 +31,7 @@ def campaigns(console: Console) -> None:
 
 def plan(sweep: Sweep, console: Console) -> None:
     """Every run, what it reads, and what is left to compute."""
-    found = states(sweep)
+    found = _states(sweep)
     cost = left_to_do(sweep, found)
     text = [f"{sweep.title}: {len(sweep.runs)} runs on {sweep.store_name}", sweep.summary, ""]
     text += [*_lines(sweep, found), "", _count(found), cost.words()]
@@ -44,7 +45,7 @@ def plan(sweep: Sweep, console: Console) -> None:
 
 def status(sweep: Sweep, console: Console) -> None:
     """Where every run stands, shortly; also what the queue says of those that are not done."""
-    found = states(sweep)
+    found = _states(sweep)
     queued = queue_states(sweep, console.say)
     for run, state in zip(sweep.runs, found, strict=True):
         if state.status != "done" and (word := queued.get(run.index)):
@@ -95,6 +96,7 @@ def task(
     store: Path | None,
     device: str,
     threads: int | None,
+    memory: int | None,
     console: Console,
 ) -> None:
     """One run, told line by line: logs of a queue are files."""
@@ -107,9 +109,18 @@ def task(
     budget: dict[str, Any] = run.config["budget"]
     with console.progress(f"train {run.arm}", run.updates) as update:
         report = reporter(console, update, BudgetConfig(**budget))
-        done = do_run(sweep, run, store=store, device=device, report=report)
+        done = do_run(sweep, run, store=store, device=device, memory=memory, report=report)
     best = done.record.get("best", {}).get("S")
     console.result({"run": str(done.path), "S": best}, f"{done.path}: S {best:.3f}")
+
+
+def _states(sweep: Sweep) -> list[State]:
+    """Of every run; on a disk that was full to the last byte only a log may tell why one stopped."""
+    found = states(sweep)
+    for run, state in zip(sweep.runs, found, strict=True):
+        if state.status == "stopped" and not state.note and (error := last_error(sweep, run)):
+            found[run.index] = dataclasses.replace(state, note=error)
+    return found
 
 
 def _lines(sweep: Sweep, found: list[State]) -> list[str]:

@@ -3,12 +3,16 @@
 Validation scores are those that selection saw; the test split is scored when training has ended and
 nothing is chosen any more. A task that was stopped leaves a checkpoint and is repeated. How often it
 was begun, and whether it gained a step since, is kept in ``attempts.json``: a run that begins again
-and again without gaining one is not begun once more.
+and again without gaining one is not begun once more. So is why it ended, where the run's own record
+does not tell (the disk is full, memory ran out), and how long it took, where one start did it all.
+Only the holder of the run's lock writes there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import time
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.base.config import from_plain
-from pipeline.base.errors import RunError, StoreError
+from pipeline.base.errors import Interrupted, RunError, StoreError
 from pipeline.base.files import FolderLock, write_json
 from pipeline.store.reader import Store
 from trainer import scoring
@@ -49,12 +53,17 @@ class Busy(RunError):
     exit_code = BUSY
 
 
+class Idle(RunError):
+    """Several starts gained no step."""
+
+
 def do_run(
     sweep: Sweep,
     planned: PlannedRun,
     *,
     store: Path | None = None,
     device: str = "auto",
+    memory: int | None = None,
     report: Report = lambda event: None,
 ) -> Run:
     """Train one run of a campaign to its end and score it; a finished one is found finished.
@@ -62,6 +71,7 @@ def do_run(
     Parameters
     ----------
     store : another copy of the campaign's store (default: where it was when it was planned)
+    memory : bytes of the device that it may use, where others run beside it (default: what is free)
 
     Raises
     ------
@@ -74,7 +84,8 @@ def do_run(
     RunError
         when code or store are not those of the plan, or several starts gained no step.
     """
-    request = _request(sweep, planned, store, device)
+    began = time.monotonic()
+    request = _request(sweep, planned, store, device, memory)
     plan = plan_run(request)
     if plan.signature != planned.signature:
         raise RunError(
@@ -84,16 +95,27 @@ def do_run(
         )
     if FolderLock(plan.folder).is_held():
         raise Busy(f"another process is at {plan.folder}", kind="locked")
-    before = attempts(plan.folder)
-    _count_start(plan, before)
+    first = False
+
+    def begins() -> None:
+        nonlocal first
+        first = _count_start(plan)
+
     try:
-        run = train(plan, scoring.selection_score(plan.store, plan.config), report)
+        run = train(plan, scoring.selection_score(plan.store, plan.config), report, begins)
         with FolderLock(run.path):  # it is under way until it is scored
             score_all(run, plan.store, device, report)
+            if first:
+                _note(run.path, seconds=time.monotonic() - began)
+    except (Interrupted, Idle):
+        raise
     except StoreError as error:
         if error.kind == "locked":  # taken since we looked: that was no start of ours
-            write_json(plan.folder / ATTEMPTS, before)
             raise Busy(str(error), kind="locked") from None
+        _note_failure(plan.folder, error)
+        raise
+    except Exception as error:
+        _note_failure(plan.folder, error)
         raise
     return run
 
@@ -116,7 +138,9 @@ def score_all(
         scoring.scored_run(run, store, split, protocol, device=device, seed=seed, embedded=embedded)
 
 
-def _request(sweep: Sweep, planned: PlannedRun, store: Path | None, device: str) -> RunRequest:
+def _request(
+    sweep: Sweep, planned: PlannedRun, store: Path | None, device: str, memory: int | None
+) -> RunRequest:
     start: Path | None = None
     if planned.after is not None:
         start = sweep.path(sweep.runs[planned.after])
@@ -134,15 +158,24 @@ def _request(sweep: Sweep, planned: PlannedRun, store: Path | None, device: str)
         compiled=default_compiled(pick_device(device)),
         init=start,
         copied_from=None if store is None else Path(sweep.store),
+        memory=memory,
     )
 
 
-def _count_start(plan: Plan, before: Mapping[str, Any]) -> None:
-    """Note that the run is begun once more; refuse where the last few starts gained nothing."""
-    step = saved_step(plan.folder)
-    idle = int(before.get("idle", 0)) + 1 if before.get("step") == step else 0
+def _count_start(plan: Plan) -> bool:
+    """Note that the run is begun once more; whether for the first time.
+
+    Raises
+    ------
+    Idle
+        where the last few starts gained nothing.
+    """
+    before, step = attempts(plan.folder), saved_step(plan.folder)
     if plan.folder.joinpath(RUN_FILE).exists() and open_run(plan.folder).finished:
-        return
+        if before.pop("failure", None):
+            write_json(plan.folder / ATTEMPTS, before)
+        return False
+    idle = int(before.get("idle", 0)) + 1 if before.get("step") == step else 0
     if idle >= MOST_IDLE:
         text = (
             f"{MOST_IDLE} starts in a row gained no step after step {step}: the time limit is too "
@@ -150,9 +183,23 @@ def _count_start(plan: Plan, before: Mapping[str, Any]) -> None:
             "begins to count anew"
         )
         write_json(plan.folder / ATTEMPTS, {**before, "failure": text})
-        raise RunError(text, kind="idle")
+        raise Idle(text, kind="idle")
     starts = int(before.get("starts", 0)) + 1
     write_json(plan.folder / ATTEMPTS, {"starts": starts, "step": step, "idle": idle})
+    return starts == 1
+
+
+def _note(folder: Path, **what: Any) -> None:
+    write_json(folder / ATTEMPTS, {**attempts(folder), **what})
+
+
+def _note_failure(folder: Path, error: Exception) -> None:
+    """Keep why it ended; not where another process has it by now, or where nothing can be written."""
+    told = str(error)
+    if isinstance(error, OSError):
+        told = f"{error.strerror or error} ({error.filename})"
+    with contextlib.suppress(OSError, StoreError), FolderLock(folder):
+        _note(folder, failure=told or type(error).__name__)
 
 
 def with_threads(threads: int | None) -> None:

@@ -168,7 +168,9 @@ def test_examples_that_are_stopped_are_queued_again(
 
 
 SRUN = """#!/bin/bash
-echo $* >> "$FAKE/srun"
+while [[ "$1" == --* ]]; do given="$given$1 "; shift; done
+if [ "$1" = xmodal-features ]; then echo "step" > "$FAKE/staged"; exec "$@"; fi
+echo $given$* >> "$FAKE/srun"
 n=$(wc -l < "$FAKE/srun")
 exit "$(cut -d' ' -f"$n" "$FAKE/codes")"
 """
@@ -331,6 +333,20 @@ def test_a_store_that_cannot_be_copied_is_read_where_it_is(
     assert "could not be copied to /local disk/copies (exit code 1)" in done.stdout
     assert said(tmp_path, "stage") == [f"stage {tmp_path}/the store's /local disk/copies"]
     assert f"--store {tmp_path}/the store's " in said(tmp_path, "srun")[0]
+
+
+def test_a_task_that_is_warned_while_the_store_is_copied_is_queued_again(
+    perform: Callable[..., Ran], tmp_path: Path
+) -> None:
+    done = perform(0, stage="/local", full="75")
+    assert done.returncode == 75
+    assert "stopped while the store was copied; asks to be queued again" in done.stdout
+    assert said(tmp_path, "scontrol") == ["show job --oneliner 100_0", "requeue 100_0"]
+    assert said(tmp_path, "staged") == ["step"]  # the warning is for steps: no other would get it
+    assert said(tmp_path, "srun") == []
+    # A cancelled one is not.
+    assert perform(0, stage="/local", full="75", state="CANCELLED").returncode == 75
+    assert said(tmp_path, "scontrol").count("requeue 100_0") == 1
 
 
 def test_a_node_without_the_folder_for_copies_is_told(perform: Callable[..., Ran],

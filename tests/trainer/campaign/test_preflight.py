@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from campaign_fakes import write_run
 
 from pipeline.base.console import Console
 from pipeline.base.errors import UsageError, XmodalError
@@ -95,8 +96,8 @@ def begin(sweep: Sweep, index: int, **over: Any) -> Path:
     run = sweep.runs[index]
     folder = sweep.path(run)
     record = {
-        "signature": run.signature, "status": "interrupted", "config": run.config,
-        "store": {"path": sweep.store}, "reads": {"store": "s"}, "versions": {},
+        "signature": run.signature, "arm": run.arm, "status": "interrupted", "config": run.config,
+        "store": {"path": sweep.store, "name": sweep.store_name}, "reads": {"store": "s"}, "versions": {},
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "run.json", {**record, **over})
@@ -224,6 +225,17 @@ def test_other_versions_than_a_run_was_begun_with_are_told_and_refuse_nothing(
     assert [line[:12] for line in said if not line.startswith("ok")] == ["!!  versions"]
 
 
+def test_where_no_run_was_begun_no_versions_are_compared(plan: Plan, no_steps: None) -> None:
+    sweep = plan()
+    (told,) = [c for c in preflight(sweep, device="cpu") if c.name == "versions"]
+    assert (told.ok, told.warning) == (True, False)
+    assert told.detail.startswith("no run was begun, so there are none to compare with")
+    assert f"torch {version('torch')}, numpy {version('numpy')}" in told.detail
+    begin(sweep, 2, versions={"torch": version("torch")})
+    (told,) = [c for c in preflight(sweep, device="cpu") if c.name == "versions"]
+    assert told.detail == "those that 1 begun runs were begun with"
+
+
 def test_one_run_that_cannot_go_on_is_told_and_holds_up_no_other(
     plan: Plan, no_steps: None
 ) -> None:
@@ -328,7 +340,49 @@ def test_a_gpu_that_only_the_nodes_have_is_told(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     checks = preflight(plan(), device="cuda")
     assert failed(checks) == {}
-    assert checks[-1].detail == "not known: this machine has no GPU"
+    memory, time = checks[-2:]
+    assert memory.detail == "not known: this machine has no GPU"
+    assert time.detail.startswith("not known: this machine has no GPU, and no like was finished")
+
+
+def test_steps_that_were_measured_on_a_gpu_count_where_there_is_none(
+    plan: Plan, no_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    like = {1: 7200.0, 2: 3600.0}  # of the third, the first of the plan, nothing is known
+    last = preflight(plan(), device="cuda", minutes=50, requeues=2, measured=like)[-1]
+    assert last.ok
+    assert "a4r, seed 42 is the longest, about 120 min on cuda (measured)" in last.detail
+    assert "all that is left, about 3.0 h, without 1 runs of which no like" in last.detail
+    assert "queued again about 2 times, after 50 min each" in last.detail
+    found = failed(preflight(plan(), device="cuda", minutes=50, requeues=1, measured=like))
+    assert list(found) == ["time"]
+    assert found["time"].remedy == "a longer --time, or more --requeues than 1"
+
+
+def test_a_limit_that_the_longest_run_never_gets_done_in_is_refused_before_it_is_submitted(
+    split_store: Store, tmp_path: Path, no_steps: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a run of the same arm that was finished on the GPU to a submission from a login node."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    asked: list[Options] = []
+    monkeypatch.setattr("trainer.campaign.queueing.submit", lambda s, o, say: asked.append(o) or [])
+    sweep = planned(split_store, tmp_path)
+    run = sweep.runs[1]
+    other = dataclasses.replace(run, folder=f"a4r-{'0' * 12}", signature="0" * 12)
+    folder = write_run(Path(sweep.out), other)
+    record = read_json(folder / "run.json") | {
+        "device": "NVIDIA X",  # a step takes 30 minutes
+        "performance": {"segments_per_s": 4 / 1800, "peak_memory": {"host": 1, "device": 1}},
+    }
+    write_json(folder / "run.json", record)
+    put(sweep, Options(gpus=1, time="2:00:00"), True, False, Console(False))
+    put(sweep, Options(gpus=1, time="40", requeues=1), True, False, Console(False))
+    assert len(asked) == 2
+    with pytest.raises(XmodalError, match=r"time: .* about 60 min on cuda \(measured\)"):
+        # Warned 5 minutes before its end, a task has 15 of 20.
+        put(sweep, Options(gpus=1, time="20", requeues=2), True, False, Console(False))
+    assert len(asked) == 2
 
 
 @pytest.fixture
@@ -437,11 +491,17 @@ def test_memory_that_a_run_would_not_get_is_refused(
 
 
 def test_a_time_limit_is_compared_with_the_longest_run(plan: Plan, no_steps: None) -> None:
-    last = preflight(plan(), device="cpu", minutes=30)[-1]
+    last = preflight(plan(), device="cpu", minutes=30, requeues=3)[-1]
     assert last.ok
-    assert "about 120 min on cpu of 30 min" in last.detail
-    assert "queued again about 3 times" in last.detail
+    assert "about 120 min on cpu (counted, not measured)" in last.detail
+    assert "all that is left, about 6.0 h" in last.detail
+    assert "queued again about 3 times, after 30 min each" in last.detail
+    assert list(failed(preflight(plan(), device="cpu", minutes=30, requeues=2))) == ["time"]
     assert "again" not in preflight(plan(), device="cpu", minutes=180)[-1].detail
+    # What was measured comes before what is counted.
+    like = dict.fromkeys(range(3), 60.0)
+    last = preflight(plan(), device="cpu", minutes=30, measured=like)[-1]
+    assert "about 1 min on cpu (measured)" in last.detail
 
 
 def test_a_run_that_a_process_is_at_is_left_alone(plan: Plan, no_steps: None) -> None:

@@ -16,8 +16,8 @@ from campaign_fakes import planned, sweep_of, write_run
 
 from pipeline.base.files import FolderLock, read_json, write_json
 from trainer.campaign import state as module
-from trainer.campaign.cost import Cost, left_to_do
-from trainer.campaign.plan import OWN_SCORES, PlannedRun, Sweep
+from trainer.campaign.cost import left_to_do
+from trainer.campaign.plan import OWN_SCORES, Sweep
 from trainer.campaign.state import State, forget_idle, logged_step, run_state, saved_step, states
 from trainer.records import file_name, scores_due
 
@@ -84,13 +84,24 @@ def test_a_run_that_nobody_is_at_is_stopped(sweep: Sweep, status: str) -> None:
 
 
 def test_a_run_of_which_only_a_checkpoint_is_left_is_stopped(sweep: Sweep) -> None:
-    folder = begin(sweep, status="running", done=0.5)
+    folder = begin(sweep, status="running", done=0.0)
     (folder / "metrics.jsonl").unlink()
     assert saved_step(folder) == 0
     for name in ("step-00000010", "step-00000020", ".step-00000030.7.tmp", "step-x"):
         (folder / "checkpoints" / name).mkdir(parents=True)
-    assert states(sweep)[0] == State(status="stopped", step=0)
+    assert states(sweep)[0] == State(status="stopped", step=20)
     assert saved_step(folder) == 20
+
+
+def test_steps_after_the_last_checkpoint_are_to_be_made_again(sweep: Sweep) -> None:
+    folder = begin(sweep, status="running", done=0.5)
+    (folder / "checkpoints" / "step-00000015").rename(folder / "checkpoints" / "step-00000010")
+    with FolderLock(folder):
+        assert states(sweep)[0].step == logged_step(folder) == 15
+    assert states(sweep)[0] == State(status="stopped", step=10)
+    assert left_to_do(sweep, states(sweep)).updates == 20 + UPDATES
+    (folder / "checkpoints" / "step-00000010").rmdir()
+    assert left_to_do(sweep, states(sweep)).updates == 2 * UPDATES
 
 
 @pytest.mark.parametrize("left", ["paper-test", "strict-test", "paper-validation"])
@@ -101,6 +112,13 @@ def test_a_trained_run_that_is_not_scored_is_stopped(sweep: Sweep, left: str) ->
     assert (first.status, first.step, first.S) == ("stopped", UPDATES, 0.5)
     assert first.note == f"trained; still to be scored: {left}"
     assert second.status == "waiting"
+
+
+def test_a_run_whose_scoring_failed_tells_why(sweep: Sweep) -> None:
+    write_json(begin(sweep, splits=()) / "attempts.json", {"failure": "No space left on device"})
+    state = states(sweep)[0]
+    assert state.status == "stopped"
+    assert state.note.endswith("strict-test; No space left on device")
 
 
 def test_a_run_that_was_never_scored_names_all_that_is_left(sweep: Sweep) -> None:
@@ -148,6 +166,9 @@ def test_a_run_that_gains_no_step_has_failed(sweep: Sweep) -> None:
     assert states(sweep)[0].status == "stopped"
     write_json(folder / "attempts.json", {"failure": "3 starts gained no step"})
     assert states(sweep)[0] == State(status="failed", step=15, note="3 starts gained no step")
+    write_json(folder / "attempts.json", {"starts": 2, "failure": "No space left on device (f)"})
+    assert states(sweep)[0].note == "No space left on device (f)"
+    write_json(folder / "attempts.json", {"failure": "3 starts gained no step"})
     (folder / "run.json").unlink()  # they died before they could write it
     assert states(sweep)[0] == State(status="failed", step=0, note="3 starts gained no step")
     (folder / "attempts.json").write_text("{", encoding="utf-8")
@@ -194,9 +215,9 @@ def test_a_half_written_line_of_a_log_is_passed_over(sweep: Sweep) -> None:
     whole = log.read_bytes()
     for end in (b'{"step": 16, "epo', b'{"step": 16', b"\x00" * 30, b"{}\n[]\n", b'{"step": null}'):
         log.write_bytes(whole + end)
-        assert states(sweep)[0].step == 15
+        assert logged_step(folder) == 15
     log.write_bytes(b'{"st')
-    assert states(sweep)[0].step == 0
+    assert logged_step(folder) == 0
 
 
 def test_only_the_end_of_a_log_is_read(tmp_path: Path) -> None:
@@ -223,85 +244,3 @@ def test_every_folder_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     found = [state.status for state in states(sweep)]
     assert found == ["done"] * 6 + ["missing"] + ["waiting"] * 5
     assert seen == [sweep.path(run) for run in runs]
-
-
-def measured(out: Path, run: PlannedRun, seconds: float, **over: Any) -> None:
-    """A run of which a step took so long."""
-    folder = write_run(out, run, **over)
-    change(folder, performance={"segments_per_s": run.batch_size / seconds})
-
-
-def cost(sweep: Sweep) -> Cost:
-    return left_to_do(sweep, states(sweep))
-
-
-def test_where_nothing_was_measured_nothing_is_claimed(sweep: Sweep) -> None:
-    found = cost(sweep)
-    assert found == Cost(updates=2 * UPDATES, hours=None, measured=0)
-    assert found.words() == (
-        "60 updates are left; how long they take is known when a run has finished"
-    )
-
-
-def test_where_nothing_is_left_nothing_is_claimed(sweep: Sweep) -> None:
-    for index in range(2):
-        begin(sweep, index)
-    found = cost(sweep)
-    assert (found.updates, found.hours, found.measured) == (0, 0.0, 2)
-    assert found.words() == "nothing is left to train"
-
-
-def test_steps_take_what_those_of_the_same_arm_took(tmp_path: Path) -> None:
-    runs = [planned(i, "d0", seed=i) for i in range(5)] + [planned(5, "a4"), planned(6, "a4r")]
-    sweep = sweep_of(tmp_path, runs)
-    for run, seconds in zip(runs[:3], (2.0, 3.0, 100.0), strict=True):
-        measured(tmp_path, run, seconds)
-    write_run(tmp_path, runs[3], status="interrupted", done=0.5)
-    measured(tmp_path, runs[5], 7.0)
-    found = cost(sweep)
-    # d0: the median of its own; a4r: the median of all four.
-    assert found.updates == 15 + UPDATES + UPDATES
-    assert found.hours == pytest.approx(((15 + UPDATES) * 3.0 + UPDATES * 5.0) / 3600)
-    assert found.measured == 4
-
-
-def test_a_run_that_is_still_to_be_scored_needs_no_steps(tmp_path: Path) -> None:
-    runs = [planned(0, "d0"), planned(1, "d0", seed=7)]
-    measured(tmp_path, runs[0], 2.0, splits=("validation",))
-    found = cost(sweep_of(tmp_path, runs))
-    assert (found.updates, found.measured) == (UPDATES, 1)
-    assert found.hours == pytest.approx(UPDATES * 2.0 / 3600)
-
-
-def test_an_arm_that_was_measured_elsewhere(tmp_path: Path) -> None:
-    runs = [planned(0, "d0"), planned(1, "d4")]
-    sweep = sweep_of(tmp_path, runs)
-    measured(tmp_path, runs[0], 2.0)
-    short = {"epochs": 1, "batches_per_epoch": 1}
-    measured(tmp_path, planned(0, "d4", seed=9, budget=short), 11.0)
-    measured(tmp_path, planned(0, "d4", seed=8, budget=short), 13.0)
-    # None of these is alike: another arm that begins alike, another batch, another size.
-    measured(tmp_path, planned(0, "d4-a4r"), 1000.0)
-    measured(tmp_path, planned(0, "d4", budget={"batch_size": 4}), 1000.0)
-    measured(tmp_path, planned(0, "d4", seed=6, size="base"), 1000.0)
-    write_run(tmp_path, planned(0, "d4", seed=5), status="interrupted")
-    (write_run(tmp_path, planned(0, "d4", seed=4)) / "run.json").write_text("[]", encoding="utf-8")
-    found = cost(sweep)
-    assert (found.updates, found.measured) == (UPDATES, 3)
-    assert found.hours == pytest.approx(UPDATES * 12.0 / 3600)
-
-
-def test_own_runs_of_an_arm_come_before_those_elsewhere(tmp_path: Path) -> None:
-    runs = [planned(0, "d0"), planned(1, "d0", seed=7)]
-    measured(tmp_path, runs[0], 2.0)
-    measured(tmp_path, planned(0, "d0", seed=9), 1000.0)
-    found = cost(sweep_of(tmp_path, runs))
-    assert found.hours == pytest.approx(UPDATES * 2.0 / 3600)
-
-
-@pytest.mark.parametrize(
-    ("hours", "said"), [(0.25, "15 min"), (1.49, "89 min"), (1.5, "1.5 h"), (40.0, "40.0 h")]
-)
-def test_an_amount_is_said_in_minutes_or_hours(hours: float, said: str) -> None:
-    words = Cost(updates=12345, hours=hours, measured=3).words()
-    assert words == f"12,345 updates are left, about {said} of one device (from 3 finished runs)"

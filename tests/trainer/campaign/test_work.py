@@ -18,8 +18,8 @@ import torch
 from campaign_fakes import planned, sweep_of, write_run
 
 from pipeline.base.console import stop_signals_raise
-from pipeline.base.errors import Interrupted, RunError
-from pipeline.base.files import FolderLock, read_json
+from pipeline.base.errors import ConfigError, Interrupted, RunError
+from pipeline.base.files import FolderLock, read_json, write_json
 from pipeline.store import Store
 from trainer.campaign import work
 from trainer.campaign.manifest import read_campaign
@@ -140,7 +140,13 @@ def test_a_folder_that_another_process_holds_is_left_to_it(
             do_run(sweep, base, device="cpu")
         assert error.value.exit_code == 77
         assert not (sweep.path(base) / "run.json").exists()
-        assert read_json(sweep.path(base) / "attempts.json") == {}  # it was no start
+        # It was no start of ours; what the other one has noted meanwhile is not touched.
+        assert not (sweep.path(base) / "attempts.json").exists()
+        theirs = {"starts": 2, "step": 0, "idle": 1}
+        write_json(sweep.path(base) / "attempts.json", theirs)
+        with pytest.raises(Busy):
+            do_run(sweep, base, device="cpu")
+        assert read_json(sweep.path(base) / "attempts.json") == theirs
 
 
 @pytest.mark.parametrize("change", ["config", "signature"])
@@ -162,7 +168,8 @@ def test_a_run_that_gains_no_step_is_not_begun_for_ever(
     base = sweep.runs[0]
     begun: list[int] = []
 
-    def dies(plan: Any, *_: object) -> None:
+    def dies(plan: Any, score: object, report: object, begins: Callable[[], None]) -> None:
+        begins()
         begun.append(saved_step(plan.folder))
         raise MemoryError
 
@@ -190,7 +197,50 @@ def test_a_run_that_gains_no_step_is_not_begun_for_ever(
     assert states(sweep)[0].note == str(error.value)
     forget_idle(sweep.path(base))
     again()
-    assert read_json(attempts) == {"starts": 6, "step": 4, "idle": 0}
+    died = {"failure": "MemoryError"}  # no record of the run tells it
+    assert read_json(attempts) == {"starts": 6, "step": 4, "idle": 0, **died}
+    assert states(sweep)[0].note == "MemoryError"
+
+
+def test_why_a_start_ended_is_told_until_the_next_one(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = make("told")
+    base = sweep.runs[0]
+
+    def refuses(*_: object) -> int:
+        raise ConfigError("this run needs 90 GB")
+
+    monkeypatch.setattr("trainer.training._room", refuses)
+    with pytest.raises(ConfigError):
+        do_run(sweep, base, device="cpu")
+    assert (states(sweep)[0].status, states(sweep)[0].note) == ("failed", "this run needs 90 GB")
+    # Another process has it by now: what it keeps there is its own.
+    attempts = sweep.path(base) / "attempts.json"
+    theirs = {"starts": 2, "step": 0, "idle": 0}
+    lock = FolderLock(sweep.path(base))
+
+    def taken(*_: object) -> None:
+        lock.__enter__()
+        write_json(attempts, theirs)
+        raise ConfigError("this run needs 90 GB")
+
+    monkeypatch.setattr(work, "train", taken)
+    try:
+        with pytest.raises(ConfigError):
+            do_run(sweep, base, device="cpu")
+        assert read_json(attempts) == theirs
+    finally:
+        lock.__exit__()
+
+
+def test_memory_that_others_use_is_not_a_runs_own(make: Make) -> None:
+    sweep = make("share")
+    with pytest.raises(
+        ConfigError, match=r"0\.0 GB are its share of what is free; use fewer --jobs"
+    ):
+        do_run(sweep, sweep.runs[0], device="cpu", memory=1_000_000)
+    assert not (sweep.path(sweep.runs[0]) / "run.json").exists()
 
 
 def test_a_run_is_under_way_until_it_is_scored(
@@ -247,6 +297,9 @@ def test_a_run_is_scored_by_both_protocols_on_both_splits_and_repeated_it_is_fou
     assert read_json(whole.path(arm) / "run.json")["init"] == str(whole.path(base))
     assert [s.status for s in states(whole)] == ["done", "done"]
     for run in whole.runs:
+        kept = read_json(whole.path(run) / "attempts.json")
+        steps = read_json(whole.path(run) / "run.json")["performance"]["seconds"]
+        assert (kept["starts"], kept["seconds"] > steps) == (1, True)  # scoring is in it
         before, told = contents(whole.path(run)), Told()
         assert do_run(whole, run, device="cpu", report=told).signature == run.signature
         assert contents(whole.path(run)) == before
@@ -292,6 +345,8 @@ def test_a_stop_in_training_or_scoring_costs_nothing(whole: Sweep, begun: Sweep)
     assert contents(begun.path(arm) / "evaluation").items() >= scored.items()
     assert result(begun, arm) == result(whole, whole.runs[1])
     assert read_json(begun.path(arm) / "run.json")["attempts"] == 2
+    # How long it takes was not seen: no start did all of it.
+    assert "seconds" not in read_json(begun.path(arm) / "attempts.json")
 
 
 @pytest.fixture
@@ -312,7 +367,8 @@ def test_a_full_disk_ends_a_run_that_goes_on_when_there_is_room(
     with pytest.raises(OSError, match=r"too large|cannot write") as error:
         do_run(begun, arm, device="cpu")
     assert begun.path(arm).name in str(error.value.filename)
-    assert states(begun)[1].status == "stopped"
+    assert states(begun)[1].status == "failed"
+    assert "too large" in states(begun)[1].note.lower()
     small_files(resource.RLIM_INFINITY)
     do_run(begun, arm, device="cpu")
     assert result(begun, arm) == result(whole, whole.runs[1])
