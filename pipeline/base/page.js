@@ -11,13 +11,12 @@ for (const button of document.querySelectorAll("table.sortable th button")) {
     head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
     const body = head.closest("table").tBodies[0];
     const rows = Array.from(body.rows);
+    // Numbers, words, and what is missing, in this order whichever way they are sorted.
+    const kind = (cell) => cell.dataset.v !== undefined ? 0 : cell.textContent.trim() === "–" ? 2 : 1;
     const compare = (a, b) => {
       const x = a.cells[column], y = b.cells[column];
-      if (x.dataset.v !== undefined) {
-        if (y.dataset.v !== undefined) return sign * (x.dataset.v - y.dataset.v);
-        return -1;
-      }
-      if (y.dataset.v !== undefined) return 1;
+      if (kind(x) !== kind(y)) return kind(x) - kind(y);
+      if (kind(x) === 0) return sign * (x.dataset.v - y.dataset.v);
       return sign * x.textContent.localeCompare(y.textContent, undefined, { numeric: true });
     };
     body.append(...rows.sort(compare));

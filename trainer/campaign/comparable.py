@@ -62,9 +62,9 @@ class Verdict:
 
     def __str__(self) -> str:
         if self.kind == "yes":
-            return "comparable"
+            return "comparable"  # a word that no other verdict has: tables are filtered by words
         named = ", ".join(WORDS.get(f, f) for f in self.fields)
-        return f"caveats: {named}" if self.kind == "caveats" else f"not comparable: {named}"
+        return f"caveats: {named}" if self.kind == "caveats" else f"set apart: {named}"
 
 
 def judge(rows: Sequence[Row], stages: Collection[str] = ()) -> list[Verdict]:

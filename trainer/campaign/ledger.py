@@ -75,6 +75,7 @@ OF_RUN = pa.schema(
 OF_EVALUATION = pa.schema(
     [
         *[(n, pa.string()) for n in ("evaluation", "scored_on", "protocol", "split", "pool_hash")],
+        ("ci_kind", pa.string()),  # what was drawn for the interval: recordings, or 10-s blocks
         *[(n, pa.int64()) for n in ("pool_seed", "queries", "excluded", "recordings", "segments")],
         *[(n, pa.float64()) for n in ("S", "ci_low", "ci_high")],
         *[(f"{side}_{at}", pa.float64()) for side in SIDES for at in AT],
@@ -264,6 +265,7 @@ def _evaluation(
         "S": fraction(record, "S"),
         "ci_low": low,
         "ci_high": high,
+        "ci_kind": known(record, str, "ci_kind") if interval[0] is not None else None,
         **{f"{s}_{at}": fraction(record, s, key) for s in SIDES for at, key in AT.items()},
         "hard_neg": known(record, float, "hard_neg", "one"),
         "no_copy_R1": None if None in alone else min(x for x in alone if x is not None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
@@ -17,6 +18,7 @@ from trainer.retrieval.compare import LEAST_SEEDS, METRICS
 Row = Mapping[str, Any]
 GREY = 5
 DOUBT = 0.05  # of a 95 % interval
+BLOCKS = "; there are intervals by 10-s blocks, which tell nothing of other recordings"
 NOTHING = "No run of this campaign is finished and scored yet."
 
 
@@ -26,12 +28,15 @@ def leaderboards(boards: Sequence[Board]) -> Html:
         return html.note(NOTHING)
     parts: list[Html] = [
         html.note(
-            "Fractions. S: the smaller R@10 of both directions, mean of the seeds; its 95 % interval "
-            "is of these queries for one seed, and of other seeds and recordings for several. "
+            "Fractions. S: the smaller R@10 of both directions, mean of the seeds. What its 95 % "
+            "interval is of stands beside it: recordings drawn anew, or 10-s blocks of them where "
+            "they are few; of several seeds these, too. That of one seed omits the doubt of training, "
+            "and is too narrow to set arms apart. "
             "“Without copies”: queries whose music does not come again in their recording. Rank: "
             "among entries of one setting that have the same finished seeds and differ in nothing "
             "but the arm; the others say what stands between. Floors need no training."
-        )
+        ),
+        *_commits(boards),
     ]
     for i, found in enumerate(boards):
         head = html.join(html.tag("b", found.title), _summary(found))
@@ -39,12 +44,27 @@ def leaderboards(boards: Sequence[Board]) -> Html:
     return html.join(*parts)
 
 
+def _commits(boards: Sequence[Board]) -> list[Html]:
+    """A word where the runs are not of one commit: no signature holds the code."""
+    rows = [row for found in boards for line in found.lines for row in line.rows]
+    of_run = {row["run"]: str(row["commit"] or "unknown")[:10] for row in rows}
+    counted = Counter(of_run.values()).most_common()
+    if len(counted) < 2:
+        return []
+    told = ", ".join(f"{commit} ({n} runs)" for commit, n in counted)
+    text = (
+        f"These runs were trained by {len(counted)} commits of the code: {told}. Equal settings and "
+        "data are seen to; what was changed in the code between them may be in the differences."
+    )
+    return [html.note(text)]
+
+
 def _summary(found: Board) -> Html:
     row = found.lines[0].rows[0]
     return html.tag(
         "span",
         f" {row['queries']:,} queries, {row['recordings']} recordings, chance of R@10 "
-        f"{html.number(row['chance_R10'])}",
+        f"{html.number(row['chance_R10'])}{BLOCKS if found.by_blocks else ''}",
     )
 
 
@@ -82,7 +102,7 @@ def _name(line: Line) -> str:
 def _table(found: Board) -> Html:
     settings = len({line.entry.cohort for line in found.lines}) > 1
     best = found.best_floor
-    head = ["rank", "arm", *(["setting"] if settings else []), "seeds", "S", "from", "to"]
+    head = ["rank", "arm", *(["setting"] if settings else []), "seeds", "S", "from", "to", "of"]
     head += [f"– {REFERENCE}", "from", "to", f"against {REFERENCE}"]
     if best is not None:
         head += [f"– {best}", "from", "to"]
@@ -94,6 +114,7 @@ def _table(found: Board) -> Html:
         row: list[object] = [line.rank, html.unbroken(entry.shown)]
         row += [entry.cohort or None] if settings else []
         row += [f"{len(line.rows)} of {len(entry.runs)}", line.S, *(line.interval or (None, None))]
+        row += [html.unbroken(line.interval_of or html.DASH)]
         row += [*_difference(paired), html.unbroken(_words(paired, line.alone))]
         if best is not None:
             row += _difference(line.against.get(best))
@@ -105,7 +126,8 @@ def _table(found: Board) -> Html:
         span = r["ci95"]["S"] or (None, None)
         alone = [(r["no_copy"] or {}).get(side, {}).get("R@1") for side in ("a2m", "m2a")]
         row = [None, html.unbroken(f"floor: {name}"), *([None] if settings else []), None]
-        row += [r["S"], *span, None, None, None, None, *([None] * 3 if best is not None else [])]
+        row += [r["S"], *span, html.unbroken(r["ci_kind"] if r["ci95"]["S"] else html.DASH)]
+        row += [None, None, None, None, *([None] * 3 if best is not None else [])]
         row += [r["a2m"]["R@1"], r["m2a"]["R@1"], None if None in alone else min(alone)]
         row += [r["a2m"]["MRR"], r["m2a"]["MRR"], r["hard_neg"]["one"], None]
         rows.append(row)

@@ -86,7 +86,9 @@ class Line:
     rows : of the ledger, one for each of its runs that is finished and scored; where the answers of
         some do not read, these are left out, so that scores and doubts are of the same seeds
     scored : the same, query by query; none where none reads
-    interval : of the mean S, 95 %, of seeds and recordings; None where nothing can be said
+    interval : of the mean S, 95 %; None where nothing can be said
+    interval_of : what its doubt is: ``recordings`` or ``10-s blocks`` that were drawn, before it
+        ``seeds`` where there are several
     verdict : whether it may stand beside the others of its cohort
     rank : within the cohort; None where it may not be ranked
     against : what it is paired with (``d0``, floors) → :func:`trainer.retrieval.compare.compare`
@@ -97,6 +99,7 @@ class Line:
     rows: tuple[Row, ...]
     scored: tuple[Scored, ...]
     interval: tuple[float, float] | None
+    interval_of: str
     verdict: Verdict
     rank: int | None = None
     against: Mapping[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
@@ -131,6 +134,13 @@ class Board:
     def title(self) -> str:
         """For a heading."""
         return f"{self.protocol.capitalize()} protocol, {self.split} split"
+
+    @property
+    def by_blocks(self) -> bool:
+        """Whether some interval is of 10-s blocks, and tells nothing of other recordings."""
+        kinds = [line.interval_of for line in self.lines]
+        kinds += [str(floor.record["ci_kind"]) for floor in self.floors.values()]
+        return any(kind.endswith("blocks") for kind in kinds)
 
     @property
     def best_floor(self) -> str | None:
@@ -183,18 +193,20 @@ def board(
     return Board(protocol=protocol, split=split, lines=tuple(paired), floors=floors)
 
 
-def interval_of(scored: Sequence[Scored]) -> tuple[float, float] | None:
-    """95 % interval of the mean S of models that answered the same queries.
+def interval_of(scored: Sequence[Scored]) -> tuple[tuple[float, float], str] | None:
+    """95 % interval of the mean S of models that answered the same queries, and what it is of.
 
     As :mod:`trainer.retrieval.compare` does for differences: the doubt of seeds and that of
-    recordings add up. None of one model (its own record has the interval) and where queries differ.
+    recordings (of 10-s blocks, where these are few) add up. None of one model (its own record has the
+    interval) and where queries differ.
     """
     if len(scored) < 2 or len({s.record["pool_hash"] for s in scored}) > 1:
         return None
     columns = scored[0].columns
     units = np.unique(columns["recording"], return_inverse=True)[1].astype(np.int64)
+    kind = "recordings"
     if units.max(initial=-1) + 1 < LEAST_RECORDINGS:
-        units = units_of(columns["recording"], columns["start_s"])[0]
+        units, kind = units_of(columns["recording"], columns["start_s"])
     n, of_queries = int(units.max(initial=-1)) + 1, 0.0
     if n > 1:
         drawn = [resampled_means(s.hits("S"), units).min(axis=1) for s in scored]
@@ -202,7 +214,7 @@ def interval_of(scored: Sequence[Scored]) -> tuple[float, float] | None:
     scores = np.array([s.score("S") for s in scored])
     of_seeds = t975(len(scores) - 1) * float(scores.std(ddof=1)) / math.sqrt(len(scores))
     half, middle = math.hypot(of_seeds, of_queries), float(scores.mean())
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return (max(0.0, middle - half), min(1.0, middle + half)), f"seeds, {kind}"
 
 
 def _line(sweep: Sweep, entry: Entry, rows: Sequence[Row], say: Say) -> Line:
@@ -215,14 +227,15 @@ def _line(sweep: Sweep, entry: Entry, rows: Sequence[Row], say: Say) -> Line:
         except RunError as error:
             say(f"{error}; it is left out of means, intervals and differences")
     rows = read or rows
-    interval = interval_of(scored)
+    interval, kind = interval_of(scored) or (None, "")
     if len(rows) == 1 and rows[0]["ci_low"] is not None:
-        interval = rows[0]["ci_low"], rows[0]["ci_high"]
+        interval, kind = (rows[0]["ci_low"], rows[0]["ci_high"]), rows[0]["ci_kind"] or ""
     return Line(
         entry=entry,
         rows=tuple(rows),
         scored=tuple(scored),
         interval=interval,
+        interval_of=kind,
         verdict=Verdict("yes"),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 import shutil
@@ -96,6 +97,37 @@ def test_the_leaderboard_has_the_scores_of_the_records(sweep: Sweep, page: ET.El
     assert float(row["R@1 a→m"]) == pytest.approx(one["a2m"]["R@1"], abs=6e-4)
 
 
+def test_every_interval_says_what_it_is_of(sweep: Sweep, page: ET.Element) -> None:
+    part = section(page, "Leaderboard")
+    kinds = {arm: row["of"] for arm, row in by_arm(part).items()}
+    assert records(sweep, "a4")[0]["ci_kind"] == "10-s blocks"  # of eight recordings
+    assert {kinds[arm] for arm in ("a4", "d4r", "first stage")} == {"10-s blocks"}
+    assert {kinds[arm] for arm in ("d0", "a4r", "d4a4")} == {"seeds, recordings"}
+    for summary in part.iter("summary"):
+        assert "there are intervals by 10-s blocks" in words(summary)
+    assert "one seed omits the doubt of training" in words(part)
+
+
+def test_boards_whose_intervals_are_all_of_recordings_say_nothing_of_blocks(tmp_path: Path) -> None:
+    run = planned(0, "d0")
+    write_run(tmp_path, run, recordings=24)
+    part = section(parse(campaign_page(sweep_of(tmp_path, [run]))), "Leaderboard")
+    assert by_arm(part)["d0"]["of"] == "recordings"
+    assert not [s for s in part.iter("summary") if "blocks" in words(s)]
+
+
+def test_runs_of_several_commits_are_told(tmp_path: Path) -> None:
+    runs = [planned(i, arm) for i, arm in enumerate(("d0", "a4r", "a4"))]
+    for run in runs:
+        write_run(tmp_path, run)
+    plan = sweep_of(tmp_path, runs)
+    assert "commits" not in words(section(parse(campaign_page(plan)), "Leaderboard"))
+    file = plan.path(runs[1]) / "run.json"
+    file.write_text(json.dumps(read_json(file) | {"commit": "c0ffee" * 6}))
+    text = words(section(parse(campaign_page(plan)), "Leaderboard"))
+    assert "trained by 2 commits of the code: 0000000000 (2 runs), c0ffeec0ff (1 runs)" in text
+
+
 def test_only_what_is_comparable_and_finished_is_ranked(sweep: Sweep, page: ET.Element) -> None:
     table = by_arm(section(page, "Leaderboard"))
     ranks = {arm: row["rank"] for arm, row in table.items()}
@@ -106,7 +138,7 @@ def test_only_what_is_comparable_and_finished_is_ranked(sweep: Sweep, page: ET.E
         assert ranks[arm] == str(1 + sum(other > score for other in S.values()))
         assert table[arm]["comparable"] == "comparable"
     assert ranks["a4"] == ranks["d4r"] == "–"  # of one seed, where three have three
-    assert table["d4a4cm (leaks)"]["comparable"] == "not comparable: leaks"
+    assert table["d4a4cm (leaks)"]["comparable"] == "set apart: leaks"
     assert table["first stage"]["comparable"].startswith(
         "caveats: a stage others start from, updates"
     )
@@ -423,32 +455,53 @@ def test_the_interval_of_several_seeds_holds_both_doubts(sweep: Sweep) -> None:
     group = [
         read_scored(sweep.path(r) / "evaluation" / "strict-test", r.folder, r.seed) for r in runs
     ]
-    low, high = interval_of(group) or (0.0, 0.0)
+    (low, high), kind = interval_of(group) or ((0.0, 0.0), "")
+    assert kind == "seeds, recordings"
     mean = fmean(s.score("S") for s in group)
     assert low < mean < high
     spread = float(np.std([s.score("S") for s in group], ddof=1)) / np.sqrt(3) * 4.303
     assert high - mean >= spread * 0.999 or high == 1.0
     # Queries of 8 recordings, all answered alike by the seeds, leave the doubt of recordings.
     same = [dataclasses.replace(group[0], seed=s, name=str(s)) for s in SEEDS]
-    of_queries = interval_of(same) or (0.0, 0.0)
+    of_queries, _ = interval_of(same) or ((0.0, 0.0), "")
     assert of_queries[0] < of_queries[1]
     assert interval_of(group[:1]) is None
+    few = [dataclasses.replace(s, columns={**s.columns, "recording": s.columns["recording"] % 3})
+           for s in group]  # fmt: skip
+    assert (interval_of(few) or ("", ""))[1] == "seeds, 10-s blocks"
     other = dataclasses.replace(group[1], record={**group[1].record, "pool_hash": "x"})
     assert interval_of([group[0], other]) is None
 
 
 STEPS = """
-const box = document.querySelector(".filterable input");
-box.value = "a4 COMPARABLE";
-box.dispatchEvent(new Event("input"));
+const said = {};
+const button = (table, nth) => table.querySelectorAll("th button")[nth].click();
+const rows = (table) => Array.from(table.tBodies[0].rows);
+const texts = (table, nth) => rows(table).map((row) => row.cells[nth].textContent);
+function keep(table, word) {
+  const box = table.closest(".filterable").querySelector("input");
+  box.value = word;
+  box.dispatchEvent(new Event("input"));
+  const shown = rows(table).filter((row) => !row.hidden);
+  return [shown.map((row) => row.cells[ARM].textContent), box.nextElementSibling.value];
+}
 const table = document.querySelector("table.sortable");
-table.querySelectorAll("th button")[COLUMN].click();
-table.querySelectorAll("th button")[COLUMN].click();
-const shown = Array.from(table.tBodies[0].rows).filter((row) => !row.hidden);
-document.body.dataset.shown = JSON.stringify(shown.map((row) => row.cells[1].textContent));
-const all = Array.from(table.tBodies[0].rows).map((row) => row.cells[COLUMN].textContent);
-document.body.dataset.all = JSON.stringify(all);
-document.body.dataset.count = document.querySelector(".filterable output").value;
+said.words = keep(table, "a4 COMPARABLE");
+said.state = keep(table, "comparable")[0];
+for (const [name, column] of Object.entries({S: S, rank: RANK, arm: ARM, against: AGAINST})) {
+  button(table, column);
+  said[name + " up"] = texts(table, column);
+  button(table, column);
+  said[name + " down"] = texts(table, column);
+}
+const pairs = document.querySelectorAll("section")[1].querySelector("table.sortable");
+button(pairs, DIFFERENCE);
+said.differences = texts(pairs, DIFFERENCE);
+const box = pairs.closest(".filterable").querySelector("input");
+box.value = "d4a4";
+box.dispatchEvent(new Event("input"));
+said.pairs = rows(pairs).filter((r) => !r.hidden).map((r) => r.cells[0].textContent);
+document.body.dataset.said = JSON.stringify(said);
 """
 
 
@@ -458,21 +511,41 @@ def test_sorting_and_filtering_work_in_a_browser(sweep: Sweep, tmp_path: Path) -
     seen = open_page(file, tmp_path / "a")
     assert (seen.console, seen.requests) == ([], [])
     assert 'data-ready="yes"' in seen.dom  # our script ran, so its hash is the policy's
-    column = heads(section(parse(file.read_text(encoding="utf-8")), "Leaderboard")).index("S")
-    steps = STEPS.replace("COLUMN", str(column))
+    page = parse(file.read_text(encoding="utf-8"))
+    head = heads(section(page, "Leaderboard"))
+    steps = STEPS
+    for word, name in {"AGAINST": "against d0", "RANK": "rank", "ARM": "arm", "S": "S"}.items():
+        steps = re.sub(rf"\b{word}\b(?!:)", str(head.index(name)), steps)
+    column = heads(section(page, "Differences")).index("difference")
+    steps = steps.replace("DIFFERENCE", str(column))
     # The page's own policy forbids other scripts: without it, ours is driven as a reader would.
     driven = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*/>', "", file.read_text())
     driven = driven.replace("</body>", f"<script>{steps}</script></body>")
     (tmp_path / "driven.html").write_text(driven)
     seen = open_page(tmp_path / "driven.html", tmp_path / "b")
     assert seen.console == []
+    (text,) = re.findall('data-said="([^"]*)"', seen.dom)
+    said = json.loads(html.unescape(text))
 
-    def data(name: str) -> str:
-        (found,) = re.findall(f'data-{name}="([^"]*)"', seen.dom)
-        return str(found).replace("&quot;", '"')
-
-    shown = json.loads(data("shown"))
-    assert set(shown) == {"a4r", "d4a4", "d4a4cm (leaks)"}
-    assert data("count") == "3 of 7"
-    values = [float(v) for v in json.loads(data("all"))]
-    assert values == sorted(values, reverse=True)
+    names, count = said["words"]
+    # What leaks is set apart, and is not among those that are comparable.
+    assert (set(names), count) == ({"a4r", "d4a4"}, "2 of 7")
+    assert set(said["state"]) == {"d0", "a4r", "d4a4"}
+    for name in ("S", "rank"):
+        for way in ("up", "down"):
+            values = [v for v in said[f"{name} {way}"] if v != "–"]
+            numbers = [float(v) for v in values]
+            assert numbers == sorted(numbers, reverse=way == "down")
+            assert said[f"{name} {way}"] == values + ["–"] * (7 - len(values))  # blanks last
+    assert len([v for v in said["rank up"] if v == "–"]) == 4
+    assert said["arm up"] == sorted(said["arm up"])
+    assert said["arm down"] == said["arm up"][::-1]
+    for way in ("up", "down"):  # words, with blanks among them
+        values = [v for v in said[f"against {way}"] if v != "–"]
+        assert len(values) == 5
+        assert values == sorted(values, reverse=way == "down")
+        assert said[f"against {way}"][5:] == ["–", "–"]  # d0's own, and the stage's
+    differences = [float(v.replace("−", "-")) for v in said["differences"]]
+    assert differences == sorted(differences)
+    assert len(differences) == 4 * 3
+    assert set(said["pairs"]) == {"d4a4 – d0"}

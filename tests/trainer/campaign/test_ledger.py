@@ -70,6 +70,7 @@ def test_a_row_is_one_evaluation_of_one_run(out: Path) -> None:
         "train_seconds": 30 * 16 / 60, "peak_host": 900_000_000, "peak_device": None,
         "protocol": "strict", "split": "test", "S": record["S"], "queries": record["queries"],
         "ci_low": record["ci95"]["S"][0], "ci_high": record["ci95"]["S"][1],
+        "ci_kind": "10-s blocks",
         "a2m_R1": record["a2m"]["R@1"], "m2a_MRR": record["m2a"]["MRR"], "pool_seed": 0,
         "chance_R10": record["chance"]["R@10"], "hard_neg": record["hard_neg"]["one"],
         "pool_hash": record["pool_hash"], "no_copy_R1": None, "current": True, "leaks": False,
@@ -266,7 +267,7 @@ def test_comparable_rows(out: Path) -> None:
     assert told[long.name] == "caveats: updates, number of evaluations, evaluated epochs"
     assert told[folder_of(out, "d4a4").name] == "comparable"
     assert told[folder_of(out, "d0").name] == "caveats: beginning"
-    stopped = "not comparable: training is interrupted, not scored"
+    stopped = "set apart: training is interrupted, not scored"
     assert told[folder_of(out, "a4").name].startswith(stopped)
 
 
@@ -274,16 +275,16 @@ def test_comparable_rows(out: Path) -> None:
     ("change", "verdict"),
     [
         ({"seed": 3, "arm": "x"}, "comparable"),
-        ({"pool_hash": "x"}, "not comparable: pools"),
-        ({"split": "validation"}, "not comparable: split"),
-        ({"store_identity": "x"}, "not comparable: segments"),
-        ({"reads": [{"array": "A4", "fingerprint": "other"}]}, "not comparable: array A4"),
+        ({"pool_hash": "x"}, "set apart: pools"),
+        ({"split": "validation"}, "set apart: split"),
+        ({"store_identity": "x"}, "set apart: segments"),
+        ({"reads": [{"array": "A4", "fingerprint": "other"}]}, "set apart: array A4"),
         ({"reads": [{"array": "D1", "fingerprint": "other"}]}, "comparable"),
         ({"evaluated": "1 3"}, "caveats: evaluated epochs"),
         ({"batch_size": 8, "init": "z"}, "caveats: batch size, beginning"),
         ({"setting": "x"}, "caveats: other settings"),
-        ({"current": False}, "not comparable: scored with former weights"),
-        ({"leaks": True}, "not comparable: leaks"),
+        ({"current": False}, "set apart: scored with former weights"),
+        ({"leaks": True}, "set apart: leaks"),
     ],
 )
 def test_what_stands_between_two_rows(fakes: Path, change: dict[str, Any], verdict: str) -> None:
