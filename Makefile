@@ -38,8 +38,8 @@ lint: $(READY)  ## Style, types, spelling, import contracts
 	$(BIN)/lint-imports
 
 # Real recordings are measured where XMODAL_TEST_DATA names their folder; the tables name the source.
-bench: $(READY)  ## Measure, write benchmarks/results/*.json but the scores, and the tables (45 minutes; nothing else running)
-	for name in features descriptors midi scale memory train quality agreement; do \
+bench: $(READY)  ## Measure, write benchmarks/results/*.json but the scores, and the tables (50 minutes; nothing else running)
+	for name in features descriptors midi scale memory train retrieval quality agreement; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.tables

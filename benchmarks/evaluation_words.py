@@ -8,6 +8,7 @@ from benchmarks.cells import load, machine, row
 from trainer.analyses import ANALYSES
 from trainer.analyses.comparison import verdict
 from trainer.retrieval.baselines import BASELINES
+from trainer.retrieval.intervals import BLOCKS, MIN_RECORDINGS, RECORDINGS, TOO_NARROW
 
 
 def baselines() -> str:
@@ -48,10 +49,21 @@ def findings() -> str:
                 parts.append(f"![{analysis.title}, {variant}](images/{found['picture']})")
             lines = [row(*found["head"]), "|---" * len(found["head"]) + "|"]
             lines += [row(*map(_cell, r)) for r in found["rows"]]
-            table = "\n".join(lines)
+            table = "\n".join(lines) + _drawn(name, found["head"], data["recordings"])
             summary = f"`{variant}`: {len(found['rows'])} rows"
             parts.append(f"<details><summary>{summary}</summary>\n\n{table}\n\n</details>")
     return "\n\n".join(parts)
+
+
+def _drawn(name: str, head: list[str], recordings: int) -> str:
+    """A line below a table with intervals: what was drawn for them, where no column says it."""
+    if "from" not in head or "drawn" in head:
+        return ""
+    if name == "similarity":
+        return f"\n\nIntervals: {recordings} recordings left out one by one (jackknife)."
+    if recordings >= MIN_RECORDINGS:
+        return f"\n\nIntervals: {recordings} {RECORDINGS} drawn anew."
+    return f"\n\nIntervals: {BLOCKS} of {recordings} recordings drawn anew. {TOO_NARROW}"
 
 
 def _control(name: str, found: dict[str, Any]) -> str:

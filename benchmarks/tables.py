@@ -16,11 +16,12 @@ from benchmarks.cells import load, machine, row
 from benchmarks.evaluation_words import analyses, baselines, findings
 from benchmarks.speed import evaluation, speed
 from benchmarks.training_table import training
-from benchmarks.training_words import arms, choices, mechanisms
+from benchmarks.training_words import arms, choices, costs, mechanisms
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.info import MEAN_NOTES_PER_SEGMENT, describe_registry
 from trainer.analyses.comparison import verdict
 from trainer.presets import preset_config
+from trainer.retrieval.intervals import RECORDINGS, TOO_NARROW
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -86,6 +87,9 @@ def scores() -> str:
             f"{runs[0]['updates']} updates, at most {minutes:.1f} minutes on {machine(data)}. "
             f"Chance of S: {strict['chance']['R@10']:.3f}."
         )
+        kinds = {found["strict"]["ci_kind"] for found in data["floors"].values()}
+        too_narrow = "" if kinds == {RECORDINGS} else f" {TOO_NARROW}"
+        notes.append(f"  * Floors: {' and '.join(sorted(kinds))} drawn anew.{too_narrow}")
         notes += [f"  * {_difference(c)}" for c in data["differences"]["strict"]]
     notes.append(f"* Made by `make scores`: {SCORES}.")
     return "\n".join([*lines, "", *notes])
@@ -274,6 +278,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "evaluation": evaluation,
     "mechanisms": mechanisms,
     "arms": arms,
+    "costs": costs,
     "choices": choices,
     "tree": tree,
     "descriptors": descriptors,

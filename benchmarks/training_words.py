@@ -1,11 +1,17 @@
-"""What docs/training.md lists: mechanisms, arms and choices, from the registries themselves."""
+"""What docs/training.md lists: mechanisms, arms and what they cost, choices; from the registries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 
 from benchmarks.cells import row
-from trainer.arms import FAMILIES, LATER, SCREENING
+from pipeline.info import MEAN_NOTES_PER_SEGMENT
+from trainer.analyses.cost import BEHIND, count, ratios
+from trainer.arms import ARMS, FAMILIES, LATER, SCREENING
 from trainer.commands import list_arms
 from trainer.encoders.frontends import FRONTENDS
 from trainer.losses import LOSSES
@@ -13,6 +19,7 @@ from trainer.mechanisms import MECHANISMS
 from trainer.optim import FREEZE_POLICIES
 from trainer.presets import preset_config
 from trainer.recipes import RECIPES
+from trainer.resolve import with_pairs
 from trainer.schedules import SCHEDULES
 
 
@@ -37,6 +44,45 @@ def arms() -> str:
             counts = (f"{found[k]:,}" for k in ("parameters", "trainable"))
             lines.append(row(f"`{name}`", phase, " + ".join(pairs) or "none", *counts))
     return "\n".join(lines)
+
+
+def costs() -> str:
+    """What every named arm computes for one segment, counted, beside the arm without descriptors."""
+    usual: Any = SimpleNamespace(
+        segments=SimpleNamespace(note_count=np.array([MEAN_NOTES_PER_SEGMENT]))
+    )
+    paper = preset_config("paper", "base")
+    counted = {arm: count(with_pairs(paper, pairs), usual) for arm, pairs in ARMS.items()}
+    none = counted["d0"]
+    head = (
+        "arm, audio tokens, one layer (published), all attention, GFLOP, all operations, behind the "
+        "front end, MIDI: all attention, all operations"
+    )
+    lines = [row(*head.split(", ")), "|---" + "|--:" * head.count(", ") + "|"]
+    for arm, found in counted.items():
+        one, every = (ratios(found, none, variant) for variant in ("paper", "sound"))
+        audio, midi = every["audio"], every["midi"]
+        times = [audio["entries"], audio["flops"], audio[BEHIND], midi["entries"], midi["flops"]]
+        published, attention, *others = (f"{x:.3g} ×" for x in (one["audio"]["one layer"], *times))
+        lines.append(
+            row(
+                f"`{arm}`",
+                f"{found['audio']['queries']:,}",
+                published,
+                attention,
+                f"{found['audio']['flops'] / 1e9:.0f}",
+                *others,
+            )
+        )
+    notes = f"{none['midi']['queries']} notes, {MEAN_NOTES_PER_SEGMENT} of them no padding"
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Of embedding one segment of four seconds ({notes}), counted on a model without memory; "
+            "terms of the loss alone, as third towers, are not in it.",
+        ]
+    )
 
 
 def choices() -> str:

@@ -37,6 +37,27 @@ def test_the_tables_are_what_the_committed_results_say() -> None:
         assert filled(text) == text, f"{page}: run: python -m benchmarks.tables"
 
 
+def test_every_interval_in_the_documents_says_what_was_drawn_for_it() -> None:
+    """In a column, or in the line below the table."""
+    text = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    tables = re.findall(r"((?:^\|.*\n)+)\n?(.*)", text, re.MULTILINE)
+    found = [(table.splitlines()[0].split(" | "), below) for table, below in tables]
+    with_intervals = [(head, below) for head, below in found if "from" in head]
+    assert len(with_intervals) > 5
+    for head, below in with_intervals:
+        assert "drawn |" in head[-1] or "drawn" in head or below.startswith("Intervals: "), head
+    scores = README.partition("<!-- scores -->")[2].partition("<!-- /scores -->")[0]
+    assert scores.count("* Floors: 10-s blocks drawn anew.") == 2  # of eight and eleven recordings
+
+
+def test_what_the_speed_tables_rest_on_is_measured_by_make_bench() -> None:
+    lines = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nbench:")[2].splitlines()
+    measured = set(next(line for line in lines if "for name in" in line).split())
+    cited = set(re.findall(r"`benchmarks\.([a-z]+)", README))
+    assert cited >= {"features", "retrieval"}
+    assert cited <= measured
+
+
 def test_the_page_of_descriptors_has_every_one_and_the_example_as_it_is() -> None:
     from pipeline.descriptors import DESCRIPTORS
 

@@ -9,6 +9,7 @@ from trainer_fakes import FakeStore, run_config
 
 from trainer.analyses.contract import ANALYSES
 from trainer.analyses.cost import BEHIND, AttentionCount, count, ratios
+from trainer.arms import ARMS
 from trainer.attention import Attention
 
 
@@ -67,3 +68,13 @@ def test_runs_and_the_papers_size_are_counted(tmp_path):
     found = ANALYSES.get("cost").measure(bench, "sound", lambda name, compute: compute())
     assert set(found) == {"this run", "paper, base"}
     assert round(found["paper, base"]["audio"]["entries"], 1) == 38.9
+
+
+def test_every_named_arm_is_counted_in_the_documents_beside_the_published_figure():
+    costs = pytest.importorskip("benchmarks.training_words").costs
+    rows = [line.split(" | ") for line in costs().splitlines() if line.startswith("| `")]
+    by_arm = {cells[0].strip("| `"): cells for cells in rows}
+    assert list(by_arm) == list(ARMS)
+    assert by_arm["a4r"][1:6] == ["188", "163 ×", "38.9 ×", "63", "5.85 ×"]
+    assert by_arm["d0"][1:4] == ["2,400", "1 ×", "1 ×"]
+    assert by_arm["d4r"][7] == "0.8 ×"  # on the notes' side it costs more
