@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from makers import Quiet, contents
+from slurm_queue import queue as shared_queue
+from slurm_queue import require_slurm
 
 from pipeline.store import Store
 from pipeline.verify import verify
@@ -19,14 +21,17 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 pytestmark = pytest.mark.full
 
 
+@pytest.fixture(autouse=True)
+def _node() -> Iterator[None]:
+    """Tests of campaigns take the node down; not while there are jobs of ours."""
+    with shared_queue():
+        yield
+
+
 @pytest.fixture(scope="module")
 def queue() -> dict[str, str]:
     """The environment in which to talk to a Slurm that has an idle or busy node."""
-    if not shutil.which("sinfo") or not shutil.which("sbatch"):
-        pytest.skip("no Slurm; as root: .ci/slurm")
-    found = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False)
-    if not found.stdout.strip():
-        pytest.skip("no Slurm answers; as root: .ci/slurm")
+    require_slurm()
     here = str(Path(sys.executable).parent)
     return {**os.environ, "PATH": f"{here}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
 

@@ -97,7 +97,8 @@ def begin(sweep: Sweep, index: int, **over: Any) -> Path:
     folder = sweep.path(run)
     record = {
         "signature": run.signature, "arm": run.arm, "status": "interrupted", "config": run.config,
-        "store": {"path": sweep.store, "name": sweep.store_name}, "reads": {"store": "s"}, "versions": {},
+        "store": {"path": sweep.store, "name": sweep.store_name}, "reads": {"store": "s"},
+        "versions": {},
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "run.json", {**record, **over})

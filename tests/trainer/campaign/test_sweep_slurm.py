@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from slurm_queue import queue, require_slurm, set_node
 
 from pipeline.store import Store
+from trainer.campaign.ledger import build_ledger
 from trainer.campaign.manifest import read_campaign
 from trainer.campaign.plan import PlannedRun, Sweep, plan_campaign
 from trainer.campaign.slurm import Options, Submission, cancel, queue_states, submissions, submit
@@ -28,9 +32,9 @@ title = "Four runs, two of which start from the first"
 corpus = "tiny"
 size = "tiny"
 [settings.budget]
-epochs = 4
+epochs = 3
 batches_per_epoch = 15
-batch_size = 4
+batch_size = 8
 [settings.evaluation]
 pool_size = 8
 first = 1
@@ -45,19 +49,25 @@ arms = ["a4r", "d4a4"]
 name = "alone"
 arms = ["film-a4"]
 """
+# One of the four, in a campaign of its own: it is the same run, in the same folder.
+LIMITED = CAMPAIGN.partition('[[runs]]\nname = "base"')[0] + CAMPAIGN[CAMPAIGN.rindex("[[runs]]") :]
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
-BASE, REQUEUED, CANCELLED, KILLED = range(4)
+PREEMPTED, KILLED, CANCELLED, ALONE = range(4)
+USR2 = 1 << (signal.SIGUSR2 - 1)
 DEADLINE_S = 240
 OPTIONS = Options(cpus=1, memory="900M", time="10", device="cpu", threads=1)
 
 
-@pytest.fixture(scope="module")
-def _queue() -> None:
-    if not shutil.which("sinfo") or not shutil.which("sbatch"):
-        pytest.skip("no Slurm; as root: .ci/slurm")
-    found = subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False)
-    if not found.stdout.strip():
-        pytest.skip("no Slurm answers; as root: .ci/slurm")
+@pytest.fixture
+def _queue(request: pytest.FixtureRequest) -> Iterator[None]:
+    require_slurm()
+    with queue(alone="alone_with_it" in request.fixturenames):
+        yield
+
+
+@pytest.fixture
+def alone_with_it() -> None:
+    """Asked for by a test that takes the node down."""
 
 
 @pytest.fixture
@@ -65,9 +75,9 @@ def campaign(_queue: None, split_store: Store, tmp_path: Path) -> Iterator[Calla
     """Plan the campaign with its runs in a folder; what it left in the queue goes at the end."""
     made: list[Sweep] = []
 
-    def plan(out: str, text: str = CAMPAIGN) -> Sweep:
-        (tmp_path / "four.toml").write_text(text)
-        found = read_campaign(str(tmp_path / "four.toml"))
+    def plan(out: str, text: str = CAMPAIGN, name: str = "four") -> Sweep:
+        (tmp_path / f"{name}.toml").write_text(text)
+        found = read_campaign(str(tmp_path / f"{name}.toml"))
         made.append(plan_campaign(found, split_store.path, tmp_path / out))
         return made[-1]
 
@@ -139,57 +149,121 @@ def statuses(found: list[State]) -> list[str]:
     return [state.status for state in found]
 
 
+def held_until_warned(sweep: Sweep, run: PlannedRun) -> threading.Thread:
+    """Hold a run still until its limit is near: however fast it is, its training passes the limit.
+
+    What ends it is Slurm's own warning, which is kept for it meanwhile.
+    """
+    pid = int(json.loads((sweep.path(run) / ".lock").read_text())["pid"])
+    os.kill(pid, signal.SIGSTOP)
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            while not _pending(pid) & USR2:
+                time.sleep(0.1)
+            os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def _pending(pid: int) -> int:
+    """Signals that a process was sent and has not seen."""
+    found = re.search(r"^ShdPnd:\s+(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return int(found[1], 16) if found else 0
+
+
 def test_a_campaign_survives_all_that_a_queue_does_to_it(
     campaign: Callable[..., Sweep], tmp_path: Path
 ) -> None:
-    """Warned, requeued, cancelled by hand and killed: every run ends once, and with the same bits."""
+    """Stopped by its time limit, preempted, killed, cancelled by hand; and again: every run ends once,
+    and the ledger is that of a campaign that nothing happened to."""
+    alone = campaign("alone")
+    at_home = _at_home(alone, tmp_path / "four.toml")
+    limited = campaign("queue", LIMITED, "limited")
+    submit(limited, dataclasses.replace(OPTIONS, time="1", warn_s=10))
     sweep = campaign("queue")
-    base, requeued, cancelled, killed = sweep.runs
+    preempted, killed, cancelled, last = sweep.runs
+    assert last.folder == limited.runs[0].folder
     first = submit(sweep, OPTIONS)
-    assert runs(sweep, first) == [[BASE, KILLED], [REQUEUED, CANCELLED]]
-    assert first[1].after == f"afterok:{task(sweep, BASE)}"
+    assert runs(sweep, first) == [[PREEMPTED], [KILLED, CANCELLED]]  # the last is queued already
+    assert first[1].after == f"afterok:{task(sweep, PREEMPTED)}"
 
-    # What a time limit does: the warning goes to the program, not to the shell.
-    wait(sweep, begun(sweep, base))
-    slurm("scancel", "--signal=USR2", task(sweep, BASE))
+    wait(limited, begun(limited, last))
+    held = held_until_warned(limited, last)
+    wait(sweep, begun(sweep, preempted))
+    slurm("scontrol", "requeue", task(sweep, PREEMPTED))
+    # What waits for a task that was queued again goes on waiting.
+    wait(sweep, lambda: queue_states(sweep).get(PREEMPTED, "").startswith("PENDING"))
+    assert queue_states(sweep)[KILLED] == "PENDING (Dependency)"
     # What the system does where memory runs out.
     wait(sweep, begun(sweep, killed))
     os.kill(json.loads((sweep.path(killed) / ".lock").read_text())["pid"], signal.SIGKILL)
-    wait(sweep, lambda: "asks to be queued again" in logs(sweep, BASE))
-    # What waits for a task that was queued again goes on waiting.
-    assert queue_states(sweep)[REQUEUED] == "PENDING (Dependency)"
-
-    # What preemption and a node that fails do: the queue itself starts it again.
-    wait(sweep, begun(sweep, requeued))
-    slurm("scontrol", "requeue", task(sweep, REQUEUED))
     wait(sweep, begun(sweep, cancelled))
     slurm("scancel", task(sweep, CANCELLED))
-    wait(sweep, lambda: empty(sweep))
+    wait(sweep, lambda: not {KILLED, CANCELLED} & queue_states(sweep).keys())
 
     assert "exit code 137" in logs(sweep, KILLED)
     assert "asks to be queued again" not in logs(sweep, CANCELLED)
-    assert logs(sweep, BASE).count("begins, start") == 2  # one log, appended to
-    assert logs(sweep, REQUEUED).count("begins, start") == 2
-    assert statuses(states(sweep))[:3] == ["done", "done", "stopped"]
+    assert logs(sweep, PREEMPTED).count("begins, start") == 2  # one log, appended to
+    assert statuses(states(sweep))[:3] == ["done", "stopped", "stopped"]
 
     # Again, and at the same time from two places, from a copy of the store on the node.
     twice = [_elsewhere(sweep, tmp_path) for _ in range(2)]
     for process in twice:
         said, _ = process.communicate(timeout=60)
         assert process.returncode == 0 or "wait for it, or stop it" in said, said
-    assert sorted(i for r in runs(sweep, submissions(sweep)[2:]) for i in r) == [CANCELLED, KILLED]
+    again = submissions(sweep)[2:]
+    assert sorted(i for r in runs(sweep, again) for i in r) == [KILLED, CANCELLED]
     wait(sweep, lambda: empty(sweep))
-    assert statuses(states(sweep)) == ["done"] * 4, logs(sweep)
+    held.join()
+    assert statuses(states(sweep)) == ["done"] * 4, logs(sweep) + logs(limited)
     assert (tmp_path / "copies" / sweep.store_name / "store.json").is_file()
-    for index in range(4):
-        assert len(re.findall(r"task \S+ on \S+: done$", logs(sweep, index), re.M)) == 1
+    of_limit = logs(limited, 0)
+    assert of_limit.count("begins, start") >= 2
+    assert "stopped by SIGUSR2" in of_limit
+    for text in (*(logs(sweep, index) for index in (PREEMPTED, KILLED, CANCELLED)), of_limit):
+        assert len(re.findall(r"task \S+ on \S+: done$", text, re.M)) == 1
     assert submit(sweep, OPTIONS) == []
 
-    alone = campaign("alone")
-    for run in alone.runs:
-        _at_home(alone, run)
+    told, _ = at_home.communicate(timeout=DEADLINE_S)
+    assert at_home.returncode == 0, told
     for run in sweep.runs:
         assert result(sweep, run) == result(alone, run), run.label
+    assert ledger_of(sweep) == ledger_of(alone)
+
+
+def ledger_of(sweep: Sweep) -> dict[tuple[str, str], float]:
+    """Run and evaluation → S; all that were planned, and nothing else, are in the ledger."""
+    table, problems = build_ledger(Path(sweep.out))
+    rows = table.to_pylist()
+    assert problems == []
+    wanted = {(run.folder, name) for run in sweep.runs for name in run.scores}
+    assert sorted((row["run"], row["evaluation"]) for row in rows) == sorted(wanted)
+    assert {(row["status"], row["current"]) for row in rows} == {("trained", True)}
+    return {(row["run"], row["evaluation"]): row["S"] for row in rows}
+
+
+@pytest.mark.usefixtures("alone_with_it")
+def test_a_node_that_fails_costs_the_steps_since_a_checkpoint(
+    campaign: Callable[..., Sweep],
+) -> None:
+    """Alone with the queue: everything that runs on the node is ended, and queued again."""
+    sweep = campaign("failed", LIMITED, "limited")
+    (run,) = sweep.runs
+    submit(sweep, OPTIONS)
+    wait(sweep, begun(sweep, run, 16))  # a checkpoint was made after 15
+    try:
+        assert set_node("down").returncode == 0
+        wait(sweep, lambda: queue_states(sweep).get(0, "").startswith("PENDING"))
+    finally:
+        set_node("resume")  # it may be back by itself
+    wait(sweep, lambda: empty(sweep))
+    assert statuses(states(sweep)) == ["done"], logs(sweep)
+    assert logs(sweep, 0).count("begins, start") == 2
+    assert "going on after step" in logs(sweep, 0)
+    ledger_of(sweep)
 
 
 def _elsewhere(sweep: Sweep, disk: Path) -> subprocess.Popen[str]:
@@ -210,11 +284,15 @@ submit(read_plan(Path(sys.argv[1])), Options(
     )  # fmt: skip
 
 
-def _at_home(sweep: Sweep, run: PlannedRun) -> None:
-    """The same run, uninterrupted, in a process of its own."""
-    program = OPTIONS.programs / "xmodal-sweep"
-    command = [program, "task", sweep.folder / "plan.json", run.index, "--device", "cpu"]
-    slurm(*map(str, command), "--threads", "1", patience=DEADLINE_S)
+def _at_home(sweep: Sweep, manifest: Path) -> subprocess.Popen[str]:
+    """The whole campaign, uninterrupted, as a user of one machine does it."""
+    command = [
+        *(OPTIONS.programs / "xmodal-sweep", "run", manifest, "--store", sweep.store),
+        *("--out", sweep.out, "--device", "cpu", "--threads", "1"),
+    ]
+    return subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 PROGRAM = """#!/bin/bash
@@ -222,6 +300,9 @@ echo "$3" >> "{0}/begun"
 n=$(grep -cx "$3" "{0}/begun")
 exit "$(cut -d' ' -f"$n" "{0}/codes.$3")"
 """
+
+
+BASE, HELD, LATE, STOPPED = range(4)
 
 
 def test_exit_codes_of_tasks_are_what_slurm_acts_on(
@@ -233,7 +314,7 @@ def test_exit_codes_of_tasks_are_what_slurm_acts_on(
     (own / "xmodal-sweep").write_text(PROGRAM.format(tmp_path))
     (own / "xmodal-sweep").chmod(0o755)
     held = "77 " * 6  # once more than one start waits for
-    codes = {BASE: f"3 {held}0", REQUEUED: "77 77 0", CANCELLED: "76", KILLED: "75 75 75"}
+    codes = {BASE: f"3 {held}0", HELD: "77 77 0", LATE: "76", STOPPED: "75 75 75"}
     for index, text in codes.items():
         (tmp_path / f"codes.{index}").write_text(text)
     options = Options(cpus=1, memory="100M", time="5", requeues=1, busy_s=4, programs=own)
@@ -242,8 +323,8 @@ def test_exit_codes_of_tasks_are_what_slurm_acts_on(
     wait(sweep, lambda: empty(sweep))
     begun = (tmp_path / "begun").read_text().split()
     # The base failed: what waits for it is gone from the queue, and was never begun.
-    assert sorted(begun) == [str(BASE), str(KILLED), str(KILLED)]
-    assert "was queued again 1 times already" in logs(sweep, KILLED)
+    assert sorted(begun) == [str(BASE), str(STOPPED), str(STOPPED)]
+    assert "was queued again 1 times already" in logs(sweep, STOPPED)
 
     submit(sweep, options)
     wait(sweep, lambda: empty(sweep))
@@ -252,11 +333,11 @@ def test_exit_codes_of_tasks_are_what_slurm_acts_on(
     assert begun.count(str(BASE)) == 1 + 7
     assert "another process is at this run; asks to be queued again" in logs(sweep, BASE)
     last = len(begun) - begun[::-1].index(str(BASE))
-    assert set(begun[last:]) >= {str(REQUEUED), str(CANCELLED)}
-    assert not {str(REQUEUED), str(CANCELLED)} & set(begun[:last])
-    assert begun.count(str(REQUEUED)) == 3
-    assert begun.count(str(CANCELLED)) == 5  # looked again, in case it was seen late
-    assert "is not finished" in logs(sweep, CANCELLED)
+    assert set(begun[last:]) >= {str(HELD), str(LATE)}
+    assert not {str(HELD), str(LATE)} & set(begun[:last])
+    assert begun.count(str(HELD)) == 3
+    assert begun.count(str(LATE)) == 5  # looked again, in case it was seen late
+    assert "is not finished" in logs(sweep, LATE)
 
 
 def test_a_campaign_that_is_cancelled_leaves_the_queue(campaign: Callable[..., Sweep]) -> None:
@@ -280,8 +361,8 @@ def test_what_slurm_cannot_give_is_refused_with_its_own_words(
     assert submissions(sweep) == []
 
 
-TRAIN = ("--arm", "a4r", "--size", "tiny", "--epochs", "4", "--batches-per-epoch", "15",
-         "--batch-size", "4", "--pool-size", "8")  # fmt: skip
+TRAIN = ("--arm", "a4r", "--size", "tiny", "--epochs", "3", "--batches-per-epoch", "15",
+         "--batch-size", "8", "--pool-size", "8")  # fmt: skip
 
 
 @pytest.mark.usefixtures("_queue")
