@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from makers import Spec, build_quietly, corpus_of, make_corpus
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from typer.testing import CliRunner
 
 from pipeline.store import Store
+from trainer.cli import export_app, train_app
 from trainer.retrieval.baselines import BASELINES
 
 ROOT = Path(__file__).parent.parent
@@ -133,6 +137,54 @@ def test_what_is_absent_does_not_exist_and_no_connection_is_made(run) -> None:
     assert "ModuleNotFoundError" in run("demo", "import hypothesis").stderr
     code = "import socket; socket.create_connection(('192.0.2.1', 80), 1)"
     assert run("demo", code).returncode == 99
+
+
+EMBED = """
+import sys
+import numpy as np
+import xmodal
+from pipeline.base.errors import MissingExtra
+from pipeline.descriptors import DESCRIPTORS
+from trainer.search.queries import read_notes
+
+midi, out, folder = sys.argv[1:]
+query = read_notes(midi)
+(window,) = query.windows([2.0])
+found = {n: d.extract(window) for n, d in DESCRIPTORS.items() if d.side == "midi"}
+found |= {"onset": query.performance.onset_s, "end": query.performance.end_s}
+model = xmodal.load_model(folder)
+found["embeddings"] = xmodal.embed_midi(model, midi)
+np.savez(out, **found)
+print("numba" in sys.modules)
+try:
+    xmodal.embed_audio(model, np.sin(np.arange(100_000)))
+except MissingExtra as error:
+    print(error)
+"""
+
+
+def test_the_base_embeds_midi_with_an_exported_model_without_a_store(
+    run, split_store: Store, own_corpus: Path, tmp_path: Path
+) -> None:
+    small = map(str, SMALL[:-1])
+    store = shutil.copytree(split_store.path, tmp_path / "store")
+    flags = ["--arm", "d4-a4r", "--store", store, "--out", tmp_path, *small, 4, "--json"]
+    done = CliRunner().invoke(train_app, [str(f) for f in flags])
+    assert done.exit_code == 0, done.output
+    folder, exported = json.loads(done.stdout)["run"], tmp_path / "model"
+    assert CliRunner().invoke(export_app, [folder, str(exported)]).exit_code == 0
+    midi = sorted(own_corpus.parent.rglob("*.midi"))[0]
+    shutil.rmtree(folder)
+    shutil.rmtree(store)
+    said = ok(run("", EMBED, midi, tmp_path / "base.npz", exported)).splitlines()
+    assert said[0] == "False"
+    assert "pip install 'xmodal[features]'" in said[1]
+    assert ok(run("features", EMBED, midi, tmp_path / "full.npz", exported)) == "True\n"
+    with np.load(tmp_path / "base.npz") as base, np.load(tmp_path / "full.npz") as wanted:
+        assert set(base) == set(wanted) >= {"embeddings", "D1", "D2", "D3", "D4", "D4s", "D5"}
+        for name in wanted:
+            np.testing.assert_allclose(base[name], wanted[name], 0, 1e-5, err_msg=name)
+        assert len(base["embeddings"]) > 2
 
 
 @pytest.mark.full
