@@ -11,9 +11,14 @@ import torch
 from typer.testing import CliRunner
 
 from pipeline.base.errors import RunError
+from pipeline.store import Store
+from trainer.analyses.bench import Bench
 from trainer.analyses.comparison import grouped
+from trainer.analyses.errors import AnalysisError
+from trainer.analyses.matched import control_plan
 from trainer.cli import evaluate_app, export_app, train_app
 from trainer.cli_analyses import analyze_app, compare_app
+from trainer.config import Choice
 from trainer.run import open_run
 
 RUNNER = CliRunner()
@@ -156,6 +161,20 @@ def test_it_is_compared_and_analysed(run, model, split_store, tmp_path, alone):
     assert found["strict"][0]["second"] == "a4"
     result(analyze_app, "ablation", model.path, "--out", tmp_path / "out", *given)
     assert (model.path / "analyses/test/ablation-sound.json").is_file()
+
+
+def test_its_controls_are_trained_on_the_store_that_is_given(
+    run, model, split_store, tmp_path, alone
+):
+    zero = Choice(name="zero", options={})
+    plans = [control_plan(Bench(r, split_store, "test"), zero) for r in (run, model)]
+    assert plans[0].signature == plans[1].signature
+    assert plans[1].folder.parent == model.path.parent
+    shutil.copytree(split_store.path, tmp_path / "other")
+    other = Store.open(tmp_path / "other")
+    other.identity = "another"
+    with pytest.raises(AnalysisError, match="does not know where its store"):
+        control_plan(Bench(model, other, "test"), zero)
 
 
 def test_runs_start_from_it_and_groups_know_what_they_started_from(

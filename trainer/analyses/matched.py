@@ -33,7 +33,7 @@ from trainer.config import Choice
 from trainer.layout import RUN_FILE
 from trainer.plan import Plan, RunRequest, plan_run
 from trainer.run import Run, open_run
-from trainer.scoring import own_store, selection_score
+from trainer.scoring import own_store, reads_same, selection_score
 from trainer.training import train
 
 if TYPE_CHECKING:
@@ -131,14 +131,15 @@ def control_plan(bench: Bench, control: Choice) -> Plan:
     """
     run = bench.run
     init = run.record.get("init")
-    request = RunRequest(
-        config=dataclasses.replace(run.config, control=control),
-        store=own_store(run).path,
-        out=run.path.parent,
-        device=bench.device.type,
-        init=None if init is None else Path(init),
-    )
     try:
+        store = bench.store if reads_same(run, bench.store) else own_store(run)
+        request = RunRequest(
+            config=dataclasses.replace(run.config, control=control),
+            store=store.path,
+            out=run.path.parent,
+            device=bench.device.type,
+            init=None if init is None else Path(init),
+        )
         return plan_run(request)
     except (ConfigError, RunError, StoreError) as error:
         raise AnalysisError(f"no control can be planned: {error}", kind="inapplicable") from None
