@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import RunError
-from pipeline.base.files import read_json, write_json
+from pipeline.base.files import atomic_write, read_json, write_json
 from pipeline.store.reader import Store
 from trainer.layout import EVALUATION, MODEL
 from trainer.run import EXPORT_FILE, EXPORT_KIND, EXPORT_SCHEMA, Run, beginning
@@ -58,6 +58,19 @@ def export_run(run: Run, store: Store, out: Path, *, overwrite: bool = False) ->
     return out
 
 
+def pack_model(run: Run, out: Path) -> None:
+    """The model alone in the folder ``out``, without its card, scores and data's facts.
+
+    For what has to carry its model about; the store that the run was trained on need not be there.
+    """
+    if not run.exported:
+        check_exportable(run)
+    out.mkdir(parents=True, exist_ok=True)
+    with (run.path / MODEL).open("rb") as source, atomic_write(out / MODEL) as copy:
+        shutil.copyfileobj(source, copy)
+    write_json(out / EXPORT_FILE, _record(run))
+
+
 def check_exportable(run: Run) -> None:
     """Refuse what has no model to export, or is exported already."""
     if run.exported:
@@ -77,15 +90,8 @@ def _is_export(path: Path) -> bool:
 
 def _facts(run: Run, store: Store) -> dict[str, Any]:
     scores = [read_json(p) for p in sorted((run.path / EVALUATION).glob("*.json"))]
-    init = run.record["init"]
     return {
-        "schema": EXPORT_SCHEMA,
-        "kind": EXPORT_KIND,
-        "name": run.path.name,
-        **{key: run.record[key] for key in KEPT},
-        "init": None if init is None else Path(init).name,
-        "beginning": beginning(run),
-        "store": {"name": run.record["store"]["name"]},
+        **_record(run),
         "data": {
             "corpus": store.record["corpus"],
             "identity": store.identity,
@@ -97,6 +103,20 @@ def _facts(run: Run, store: Store) -> dict[str, Any]:
             {k: s[k] for k in ("protocol", "split", "S", "ci95", "queries", "chance", "seed")}
             for s in scores
         ],
+    }
+
+
+def _record(run: Run) -> dict[str, Any]:
+    """Of the run's record what is true wherever the model is."""
+    init = run.record["init"]
+    return {
+        "schema": EXPORT_SCHEMA,
+        "kind": EXPORT_KIND,
+        "name": run.path.name,
+        **{key: run.record[key] for key in KEPT},
+        "init": None if init is None else Path(init).name,
+        "beginning": beginning(run),
+        "store": {"name": run.record["store"]["name"]},
     }
 
 

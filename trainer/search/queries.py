@@ -27,6 +27,7 @@ MIDI_SUFFIXES = (".mid", ".midi")
 FULL_SCALE = np.float32(32768)
 SILENCE = 16  # of int16's 32,768: -66 dB, below a microphone's own noise
 LONGEST_S = 4 * 3600
+TOGETHER = 60 * SAMPLE_RATE  # samples that are stretched at once, at most
 LOUDEST = 4.0  # decoded sound passes full scale a little; int16 numbers as floats by far
 PIECE = 60 * SAMPLE_RATE
 
@@ -100,12 +101,16 @@ class AudioQuery(Query):
         """float32 [B, 96000] in [-1, 1); zeros beyond the end."""
         starts = np.round(np.asarray(start_s, np.float64) * SAMPLE_RATE).astype(np.int64)
         out = np.zeros((len(starts), SEGMENT_SAMPLES), np.float32)
-        heard = round(SEGMENT_SAMPLES / tempo)
-        for row, start in zip(out, starts, strict=True):
-            samples = self.samples[start : start + heard].astype(np.float32) / FULL_SCALE
-            if tempo != 1.0:
-                samples = _stretched(samples, tempo)
-            row[: len(samples)] = samples[:SEGMENT_SAMPLES]
+        length = round(SEGMENT_SAMPLES / tempo)
+        # Windows overlap: what they share is stretched once.
+        for run in _runs(starts, length):
+            first = int(starts[run[0]])
+            sound = self.samples[first : int(starts[run[-1]]) + length].astype(np.float32)
+            sound = _stretched(sound / FULL_SCALE, tempo)
+            for row in run:
+                at = round((int(starts[row]) - first) * tempo)
+                samples = sound[at : at + SEGMENT_SAMPLES]
+                out[row, : len(samples)] = samples
         return out
 
 
@@ -251,7 +256,25 @@ def _window(performance: Performance, start: float, tempo: float) -> Notes:
     )
 
 
+def _runs(starts: npt.NDArray[np.int64], length: int) -> list[list[int]]:
+    """Windows that begin while the one before still sounds, in order; a minute at most together."""
+    runs: list[list[int]] = []
+    for row in np.argsort(starts, kind="stable").tolist():
+        before = runs[-1] if runs else None
+        if (
+            before
+            and starts[row] <= starts[before[-1]] + length
+            and starts[row] <= starts[before[0]] + TOGETHER
+        ):
+            before.append(row)
+        else:
+            runs.append([row])
+    return runs
+
+
 def _stretched(samples: FloatArray, tempo: float) -> FloatArray:
+    if tempo == 1.0:
+        return samples
     try:
         from librosa.effects import time_stretch
     except ImportError:

@@ -48,6 +48,10 @@ class Chroma(Baseline):
         """Unit chroma of every frame [188 * 12] of one segment's notes."""
         return note_chroma(notes).reshape(-1)
 
+    def over_time(self, features: FloatArray) -> FloatArray:
+        """Pitch classes as rows: float32 [12, 188]."""
+        return features.reshape(N_FRAMES, N_CLASSES).T
+
 
 def sound_chroma(spectrum: Spectrum) -> FloatArray:
     """Pitch classes of the sound, float32 [188, 12]; rows have norm 1, or 0 in silence."""

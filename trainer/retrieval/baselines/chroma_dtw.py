@@ -31,6 +31,7 @@ class ChromaWarping(Baseline):
     name = "chroma-dtw"
     summary = "12 pitch classes at 85-ms steps, time warped within half a second"
     width = N_STEPS * N_CLASSES
+    searchable = False
 
     def audio_features(self, spectrum: Spectrum) -> FloatArray:
         """Chroma of every step [47 * 12] of one segment's sound."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pipeline.base.errors import MissingExtra
 from pipeline.base.registry import Registry
 from pipeline.descriptors.contract import Notes
-from pipeline.spectral import Spectrum
+from pipeline.spectral import N_FRAMES, Spectrum
 from trainer.retrieval.metrics import Cosine, Embeddings, Similarity
 
 FloatArray = npt.NDArray[np.float32]
@@ -25,12 +25,14 @@ class Baseline(abc.ABC):
     name, summary : for people and the command line
     version : of the definition; scores that are kept belong to one version
     width : length of the vectors
+    searchable : whether a vector is a picture over time, and compared by cosine: what an index needs
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     version: ClassVar[int] = 1
     width: ClassVar[int]
+    searchable: ClassVar[bool] = True
 
     @abc.abstractmethod
     def audio_features(self, spectrum: Spectrum) -> FloatArray:
@@ -42,6 +44,10 @@ class Baseline(abc.ABC):
     @abc.abstractmethod
     def midi_features(self, notes: Notes) -> FloatArray:
         """float32 [width] of one segment's notes."""
+
+    def over_time(self, features: FloatArray) -> FloatArray:
+        """A vector as the picture that it is: float32 [rows, 188 frames]; of searchable ones alone."""
+        return features.reshape(-1, N_FRAMES)
 
     def similarities(self, audio: Embeddings, midi: Embeddings) -> tuple[Similarity, Similarity]:
         """How alike sound and notes are, in both directions; cosine unless a baseline says else.

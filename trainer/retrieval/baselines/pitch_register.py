@@ -52,6 +52,7 @@ class PitchRegister(Baseline):
     name = "register"
     summary = "what without when: strength of every pitch and number of attacks"
     width = N_PITCHES + len(DENSITIES)
+    searchable = False
 
     def audio_features(self, spectrum: Spectrum) -> FloatArray:
         """Pitches and density [115] of one segment's sound."""

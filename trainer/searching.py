@@ -1,0 +1,175 @@
+"""What ``xmodal-search`` does, once its flags are read."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.base.console import Console, program
+from pipeline.base.errors import EXIT_DATA, StoreError, UsageError, XmodalError
+from pipeline.base.files import atomic_write
+from pipeline.store.reader import Store, find_newest
+from trainer.devices import pick_device
+from trainer.export import pack_model
+from trainer.search.answers import Answer
+from trainer.search.asking import ask
+from trainer.search.embedders import ModelEmbedder, embedder_of
+from trainer.search.folder import MODEL_FOLDER, Index, open_index
+from trainer.search.indexing import make_index
+from trainer.search.queries import MIDI_SUFFIXES, Query, read_query
+
+if TYPE_CHECKING:
+    from trainer.search.embedders import Embedder
+
+FEATURES, INDEXES = Path("data/features"), Path("data/indexes")
+LARGE = 300_000  # rows from which an exact search is felt
+SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
+
+
+def index(
+    store_path: Path | None,
+    run: Path | None,
+    baseline: str | None,
+    out: Path | None,
+    approximate: bool,
+    overwrite: bool,
+    device: str,
+    console: Console,
+) -> None:
+    """Make an index of a store, or bring it up to date."""
+    embedder = embedder_of(run, baseline, pick_device(device))
+    if store_path is None:
+        store_path = find_newest(FEATURES)
+        console.say(f"store: {store_path} (the newest in {FEATURES})")
+    store = Store.open(store_path)
+    target = out or INDEXES / f"{store.name}-{embedder.name}"
+    with console.progress(f"embed {embedder.name}", int(store.segments.valid.sum())) as update:
+        made = make_index(
+            store,
+            embedder,
+            target,
+            keep_model=partial(_keep_model, embedder),
+            approximate=approximate,
+            overwrite=overwrite,
+            progress=update,
+            say=console.say,
+        )
+    lines = [
+        f"{target}: {made.rows:,} segments of {made.recordings} recordings, {made.embedded:,} "
+        f"embedded now, {made.kept:,} kept"
+        + (f", {made.gone} recordings gone from the store" if made.gone else "")
+    ]
+    for side, built in (made.approximate or {}).items():
+        lines.append(
+            f"  approximate, {side}: finds {built['recall']:.1%} of the ten nearest, looking into "
+            f"{built['probes']} groups, built in {built['seconds']:.0f} s"
+        )
+    if made.approximate is None and made.rows > LARGE:
+        lines.append("  for answers in less time: --approximate")
+    lines.append(f"next: {program('xmodal-search')} query FILE --index {target}")
+    console.result(made.plain(), "\n".join(lines))
+
+
+def query(
+    files: Sequence[Path],
+    index_path: Path,
+    run: Path | None,
+    baseline: str | None,
+    top: int,
+    rate: float,
+    listen: Path | None,
+    store_path: Path | None,
+    exact: bool,
+    device: str,
+    console: Console,
+) -> None:
+    """Look for every file; what cannot be read is said, and the rest is looked for."""
+    named = embedder_of(run, baseline, pick_device(device)) if run or baseline else None
+    found = open_index(index_path, exact=exact)
+    embedder = found.embedder(named, pick_device(device))
+    listed = list(_files(files))
+    one = len(files) == 1 and not files[0].is_dir()
+    if listen is not None and not one:
+        listen.mkdir(parents=True, exist_ok=True)
+    store = _store_of(found, store_path, console) if listen is not None else None
+    answers: list[Answer] = []
+    failed: list[dict[str, str]] = []
+    for file in listed:
+        try:
+            asked = read_query(file)
+            answer = ask(asked, found, embedder, most=top, rate=rate)
+        except XmodalError as error:
+            if one:
+                raise
+            console.say(f"error: {error}")
+            failed.append({"file": str(file), "kind": error.kind, "message": str(error)})
+            continue
+        answers.append(answer)
+        if listen is not None:
+            page = listen if one else listen / f"{file.stem}.html"
+            _write_page(page, asked, answer, store, console)
+    if one:
+        console.result(answers[0].plain(), answers[0].text())
+        return
+    summary = f"{len(answers)} files looked for, {sum(a.found for a in answers)} found"
+    if failed:
+        summary += f", {len(failed)} could not be read"
+    console.result(
+        {"answers": [a.plain() for a in answers], "failed": failed},
+        "\n\n".join([*(a.text() for a in answers), summary]),
+    )
+    if failed:
+        raise SystemExit(EXIT_DATA)
+
+
+def _keep_model(embedder: Embedder, out: Path) -> None:
+    if isinstance(embedder, ModelEmbedder):
+        pack_model(embedder.run, out / MODEL_FOLDER)
+
+
+def _files(given: Sequence[Path]) -> list[Path]:
+    """The files, and those of folders that are called like audio or MIDI, each once, in order."""
+    found: list[Path] = []
+    for path in given:
+        if path.is_dir():
+            suffixes = (*MIDI_SUFFIXES, *SOUND_SUFFIXES)
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
+            if not inside:
+                raise UsageError(f"{path} holds no audio or MIDI file")
+            found += inside
+        else:
+            found.append(path)
+    return list(dict.fromkeys(found))
+
+
+def _store_of(found: Index, given: Path | None, console: Console) -> Store | None:
+    """The index's store, to be heard; None, with a word, where it has gone or is another one."""
+    path = given or Path(found.record["store"]["path"])
+    wanted = found.record["store"]["identity"]
+    with contextlib.suppress(StoreError):
+        store = Store.open(path)
+        if store.identity == wanted:
+            return store
+    if given is not None:
+        raise StoreError(f"{given} is not the store of the index {found.path}", kind="store")
+    console.say(
+        f"warning: the index's store is not at {path} any more: its recordings cannot be heard; say "
+        "where it is with --store"
+    )
+    return None
+
+
+def _write_page(
+    path: Path, asked: Query, answer: Answer, store: Store | None, console: Console
+) -> None:
+    from trainer.search.listening import listening_page
+
+    with atomic_write(path, "w") as handle:
+        handle.write(listening_page(asked, answer, store))
+    console.say(f"page: {path}")
+
+
+__all__: list[Any] = ["index", "query"]
