@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from pipeline.base.errors import ConfigError
 
 T = TypeVar("T")
+SCALARS = frozenset((str, int, float, bool))
 
 
 def to_plain(value: Any) -> Any:
@@ -75,6 +76,8 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build(kind: Any, data: Any, where: str) -> Any:
+    if kind is type(data) and kind in SCALARS:  # most of what is read; plans have thousands
+        return data
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, data, where)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
@@ -89,6 +92,8 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     if origin is tuple and isinstance(data, (list, tuple)):
         return tuple(_build(args[0], item, f"{where}[{i}]") for i, item in enumerate(data))
     if origin is dict and isinstance(data, dict):
+        if args[1] is Any:
+            return {str(k): v for k, v in data.items()}
         return {str(k): _build(args[1], v, f"{where}.{k}") for k, v in data.items()}
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
@@ -106,16 +111,22 @@ def _hints(kind: Any) -> dict[str, Any]:
     return typing.get_type_hints(kind)
 
 
+@functools.cache
+def _fields(kind: Any) -> dict[str, bool]:
+    """Name of a field → whether it must be given."""
+    missing = dataclasses.MISSING
+    fields = dataclasses.fields(kind)
+    return {f.name: f.default is missing and f.default_factory is missing for f in fields}
+
+
 def _build_dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise ConfigError(f"{where} must be a table, not {type(data).__name__}")
-    hints = _hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+    hints, fields = _hints(kind), _fields(kind)
     for key in data:
         if key not in fields:
             raise ConfigError(f"{where}.{key} is unknown; known: {', '.join(fields)}")
-    for name, field in fields.items():
-        no_default = field.default is dataclasses.MISSING
-        if name not in data and no_default and field.default_factory is dataclasses.MISSING:
+    for name, required in fields.items():
+        if required and name not in data:
             raise ConfigError(f"{where}.{name} is missing")
     return kind(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in data.items()})

@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import zarr
 
 from pipeline.base.config import digest, from_plain
 from pipeline.base.errors import StoreError
@@ -207,6 +206,8 @@ class Store:
 
     def _open_array(self, name: str) -> Any:
         if name not in self._open_arrays:
+            import zarr  # slow to load, and who only asks what a store is needs no array
+
             self._open_arrays[name] = zarr.open_array(self.path / ARRAYS / name, mode="r")
         return self._open_arrays[name]
 

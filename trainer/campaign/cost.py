@@ -85,9 +85,11 @@ class Took:
 
 def left_to_do(sweep: Sweep, found: Sequence[State]) -> Cost:
     """Of all runs that are not done."""
-    times = _Times(sweep, found)
     left = _left(sweep, found)
     updates = sum(left.values())
+    if not updates:
+        return Cost(updates=0)
+    times = _Times(sweep, found)
     seconds, of_updates, whole = 0.0, 0, True
     used: set[int] = set()
     for run in (sweep.runs[index] for index in left):
@@ -169,17 +171,20 @@ class _Times:
 
 
 def _took(run: PlannedRun, state: State) -> Took | None:
-    return _time(run.arm, run.config, run.updates, dataclasses.asdict(state))
+    return _time(
+        run.arm, run.config, run.updates,
+        seconds_a_step=state.seconds_a_step, seconds=state.seconds, gpu=state.gpu,
+    )  # fmt: skip
 
 
 def _time(
-    arm: str, config: Mapping[str, Any], updates: int, times: Mapping[str, Any]
-) -> Took | None:
-    step_s, seconds = times["seconds_a_step"], times["seconds"]
-    if step_s is None:
+    arm: str, config: Mapping[str, Any], updates: int, *,
+    seconds_a_step: float | None, seconds: float | None, gpu: str | None,
+) -> Took | None:  # fmt: skip
+    if seconds_a_step is None:
         return None
-    share = seconds / (updates * step_s) if seconds else None
-    return Took(kind=_kind(arm, config), gpu=times["gpu"], step_s=step_s, share=share)
+    share = seconds / (updates * seconds_a_step) if seconds else None
+    return Took(kind=_kind(arm, config), gpu=gpu, step_s=seconds_a_step, share=share)
 
 
 def _kind(arm: str, config: Mapping[str, Any]) -> Kind:
@@ -199,7 +204,7 @@ def _elsewhere(sweep: Sweep) -> Iterator[Took]:
             budget = config["budget"]
             times = pace(file.parent, record, budget["batch_size"])
             updates = budget["epochs"] * budget["batches_per_epoch"]
-            took = _time(record["arm"], config, updates, times)
+            took = _time(record["arm"], config, updates, **times)
         except (KeyError, TypeError, AttributeError, ZeroDivisionError):
             continue  # damaged: the ledger tells
         if took is not None:

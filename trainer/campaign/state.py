@@ -183,7 +183,10 @@ def pace(folder: Path, record: Mapping[str, Any], batch_size: int) -> dict[str, 
 def _finished(folder: Path, record: Mapping[str, Any], run: PlannedRun) -> State:
     best = record.get("best", {}).get("S")
     took = pace(folder, record, run.batch_size)
-    unscored = [n for n in run.scores if not (folder / EVALUATION / f"{n}.json").exists()]
+    scored: set[str] = set()
+    with contextlib.suppress(OSError), os.scandir(folder / EVALUATION) as entries:
+        scored = {entry.name for entry in entries}  # one look at a folder that may be far away
+    unscored = [name for name in run.scores if f"{name}.json" not in scored]
     if unscored:
         note = f"trained; still to be scored: {', '.join(unscored)}"
         if failure := attempts(folder).get("failure"):
