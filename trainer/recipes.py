@@ -3,7 +3,7 @@
 ``foundation`` is the starting point of the paper's screening (method §6.3). Its first stage leaves the
 whole audio encoder random and trains MIDI encoder and heads (45 epochs; the reference's first epochs
 had 200 batches, later ones 1,000; all have 1,000 here), the last epoch counts; its second stage is
-policy run-d from there, and the best epoch counts. Size tiny scales both down.
+policy run-d from there, and the best epoch counts. At size tiny both have 5 epochs of 60 batches.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _d_02(epochs: int, batches: int, warmup: int) -> Stage:
 RECIPES: dict[str, dict[Size, tuple[Stage, ...]]] = {
     "foundation": {
         "base": (_gate_2(45, 1000, 500), _d_02(30, 1000, 200)),
-        "tiny": (_gate_2(4, 100, 40), _d_02(5, 100, 20)),
+        "tiny": (_gate_2(5, 60, 24), _d_02(5, 60, 12)),
     }
 }
 

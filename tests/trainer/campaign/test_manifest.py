@@ -82,9 +82,22 @@ def test_every_arm_can_be_and_has_the_budget_of_its_campaign(name: str, tiny: bo
         (c.budget.epochs, c.budget.batches_per_epoch, c.budget.batch_size, c.size) for c in found
     }
     assert budgets == {(5, 60, 16, "tiny") if tiny else (EPOCHS[name], 1000, 16, "base")}
-    for group in campaign.groups:
-        if group.recipe is not None:
-            assert len(stages(group.recipe, campaign.size)) == 2
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+@pytest.mark.parametrize("name", [*FOUNDED, "foundation"])
+def test_the_foundation_has_its_own_budget_and_at_tiny_size_that_of_all(
+    name: str, tiny: bool
+) -> None:
+    campaign = read_campaign(name, tiny=tiny)
+    group = next(group for group in campaign.groups if group.recipe is not None)
+    assert group.recipe is not None
+    found = [
+        lay_over(campaign.preset, campaign.size, stage.over, group.settings)
+        for stage in stages(group.recipe, campaign.size)
+    ]
+    budgets = [(c.budget.epochs, c.budget.batches_per_epoch, c.budget.batch_size) for c in found]
+    assert budgets == ([(5, 60, 16)] * 2 if tiny else [(45, 1000, 16), (30, 1000, 16)])
 
 
 def test_when_runs_are_evaluated() -> None:
