@@ -1,13 +1,16 @@
 """What a campaign costs beside its training: planning, asking, collecting, starting a run.
 
-python -m benchmarks.campaigns --screening FOLDER
+python -m benchmarks.campaigns                      all but the screening, whose last figure is kept
+python -m benchmarks.campaigns --screening FOLDER   all, the tiny screening in FOLDER included
 
 ``folders``: ``plan``, ``status`` and ``ledger`` as commands, on a thousand run folders that are copies
-of finished ones, each under the name that its plan gives it. ``start``: from the call of a task to its
-first step, and, where a Slurm answers, from ``submit`` to it; store and compiled kernels are warm.
-``screening``: the whole tiny screening, run unless the folder holds a finished one: from the start of
-its first run to the last of its scores, as the files tell; runs that were interrupted are refused. Its
-page is drawn by a headless Chromium, where there is one, as the README's picture.
+of finished ones (of the screening, or of one ``a4r`` that is trained for it), each under the name and
+with the configuration that its plan gives it. ``start``: to a run's first step, from the call of its
+task, and, where a Slurm answers, from ``submit`` as a user calls it (``tried``: preflight comes first)
+and with ``--no-preflight`` (``submit``); store and compiled kernels are warm. ``screening``: the whole
+tiny screening, run unless the folder holds a finished one: from the start of its first run to the last
+of its scores, as the files tell; runs that were interrupted are refused. Its page is drawn by a
+headless Chromium, where there is one, as the README's picture.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cells import load
 from benchmarks.common import command, environment, seconds, write
 
 PROGRAM = "xmodal-sweep"
@@ -52,19 +56,35 @@ seeds = {list(range(SEEDS))}
 
 
 def main() -> None:
-    """Measure all three, write ``benchmarks/results/campaigns.json``."""
+    """Measure, write ``benchmarks/results/campaigns.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--screening", type=Path, required=True, help="Folder of its runs.")
+    parser.add_argument(
+        "--screening", type=Path, help="Folder of its runs. [default: not measured]"
+    )
     parser.add_argument("--store", type=Path, help="Of the demo. [default: newest]")
     arguments = parser.parse_args()
     given = environment()
     store = () if arguments.store is None else ("--store", arguments.store)
-    found = {"environment": given, "screening": screening(arguments.screening, store)}
+    if arguments.screening is None:
+        kept = load("campaigns")["screening"]
+    else:
+        kept = screening(arguments.screening, store)
+    found = {"environment": given, "screening": kept}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        found["folders"] = folders(Path(folder), arguments.screening, store)
-        found["start"] = start(Path(folder), store)
+        work = Path(folder)
+        finished = arguments.screening or _one_run(work, store)
+        found["folders"] = folders(work, finished, store)
+        found["start"] = start(work, store)
     write("campaigns", found)
-    picture(arguments.screening, store)
+    if arguments.screening is not None:
+        picture(arguments.screening, store)
+
+
+def _one_run(work: Path, store: tuple[Any, ...]) -> Path:
+    """A folder with a finished, scored run: what is read of a run is as long as in the screening."""
+    out = work / "finished"
+    command(PROGRAM, "run", _one(work), "--out", out, *store)
+    return out
 
 
 def screening(out: Path, store: tuple[Any, ...]) -> dict[str, Any]:
@@ -109,7 +129,7 @@ def folders(work: Path, finished: Path, store: tuple[Any, ...]) -> dict[str, Any
     asked = (manifest, "--out", out, *store)
     first = seconds(lambda: command(PROGRAM, "plan", *asked))
     planned = command(PROGRAM, "plan", *asked)
-    size = _copied(planned["runs"], finished, out)
+    size = _copied(planned, finished, out)
     found: dict[str, Any] = {
         "runs": len(planned["runs"]),
         "bytes": size,
@@ -130,21 +150,22 @@ def folders(work: Path, finished: Path, store: tuple[Any, ...]) -> dict[str, Any
     return found
 
 
-def _copied(runs: list[dict[str, Any]], finished: Path, out: Path) -> int:
-    """A finished run of the same arm under the name of every planned one; bytes of all."""
+def _copied(planned: dict[str, Any], finished: Path, out: Path) -> int:
+    """A finished run, of the same arm if there is one, under the name of every planned one; bytes."""
     by_arm = {folder.name.rpartition("-")[0]: folder for folder in _finished(finished)}
+    other = next(reversed(by_arm.values()))
     size = 0
-    for run in runs:
-        source, target = by_arm[run["arm"]], out / run["folder"]
+    for run in json.loads(Path(planned["plan"]).read_text(encoding="utf-8"))["runs"]:
+        source, target = by_arm.get(run["arm"], other), out / run["folder"]
         (target / "evaluation").mkdir(parents=True)
         for name in run["scores"]:  # other seeds have those of the common pools, too
             own = source / "evaluation" / "-".join(name.split("-")[:2])
             for kind in (".json", ".parquet"):
                 shutil.copy(own.with_suffix(kind), target / "evaluation" / f"{name}{kind}")
-        shutil.copy(source / "metrics.jsonl", target)
+        for name in ("metrics.jsonl", "attempts.json"):
+            shutil.copy(source / name, target)
         record = json.loads((source / "run.json").read_text(encoding="utf-8"))
-        record["signature"] = run["signature"]
-        record["config"]["seed"] = run["seed"]
+        record |= {key: run[key] for key in ("signature", "arm", "config")}
         (target / "run.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
         size += sum(file.stat().st_size for file in target.rglob("*") if file.is_file())
     return size
@@ -158,13 +179,11 @@ def _finished(out: Path) -> Iterator[Path]:
 
 
 def start(work: Path, store: tuple[Any, ...]) -> dict[str, Any]:
-    """Seconds to the first step of an ``a4r``: of a task, and of a submission."""
-    manifest = work / "one.toml"
-    text = THOUSAND.replace(json.dumps(ARMS), '["a4r"]')
-    manifest.write_text(text.replace(str(list(range(SEEDS))), "[1]"), encoding="utf-8")
+    """Seconds to the first step of an ``a4r``: of a task, of a submission, of one that tries first."""
+    manifest = _one(work)
     found: dict[str, Any] = {}
-    for way in ("task", "submit"):
-        if way == "submit" and not _queue_answers():
+    for way in ("task", "submit", "tried"):
+        if way != "task" and not _queue_answers():
             found[way] = None
             continue
         times = [_to_first_step(way, manifest, work / f"{way}-{i}", store) for i in range(ROUNDS)]
@@ -172,23 +191,22 @@ def start(work: Path, store: tuple[Any, ...]) -> dict[str, Any]:
     return found
 
 
+def _one(work: Path) -> Path:
+    """The manifest of one ``a4r``."""
+    manifest = work / "one.toml"
+    text = THOUSAND.replace(json.dumps(ARMS), '["a4r"]')
+    manifest.write_text(text.replace(str(list(range(SEEDS))), "[1]"), encoding="utf-8")
+    return manifest
+
+
 def _to_first_step(way: str, manifest: Path, out: Path, store: tuple[Any, ...]) -> float:
     asked = (manifest, "--out", out, *store)
     planned = command(PROGRAM, "plan", *asked)
     log = out / planned["runs"][0]["folder"] / "metrics.jsonl"
     began = time.perf_counter()
-    if way == "submit":
-        flags = (
-            "--no-preflight",
-            "--cpus",
-            2,
-            "--memory",
-            "1900M",
-            "--device",
-            "cpu",
-            "--time",
-            10,
-        )
+    if way != "task":
+        flags = ["--cpus", 2, "--memory", "1900M", "--device", "cpu", "--time", 10]
+        flags += [] if way == "tried" else ["--no-preflight"]
         command(PROGRAM, "submit", *asked, *flags)
         process = None
     else:
