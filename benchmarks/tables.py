@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,8 @@ def first_line(path: Path) -> str:
         line = " ".join(found[1].split()) if found else ""
     elif path.suffix in (".css", ".js"):
         line = text.partition("*/")[0].removeprefix("/*").strip()
+    elif path.suffix == ".toml" and text.startswith("title = "):
+        line = tomllib.loads(text)["title"]
     else:
         line = next((t for t in text.splitlines() if t.startswith("#") and t[1:2] != "!"), "")
         line = line.lstrip("# ")

@@ -37,6 +37,16 @@ def test_the_tables_are_what_the_committed_results_say() -> None:
         assert filled(text) == text, f"{page}: run: python -m benchmarks.tables"
 
 
+def test_every_file_of_the_tree_says_what_it_is() -> None:
+    pytest.importorskip("benchmarks.tables")
+    from benchmarks.tables import tree
+
+    _, _, *rows = (row.strip("| ").split(" |") for row in tree().splitlines())
+    assert len(rows) > 100
+    blank = [row[0] for row in rows if len(row) < 2 or not row[1].strip()]
+    assert blank == []
+
+
 def test_every_interval_in_the_documents_says_what_was_drawn_for_it() -> None:
     """In a column, or in the line below the table."""
     text = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
