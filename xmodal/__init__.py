@@ -1,7 +1,7 @@
 """The façade: what a user of trained models and stores needs, under one name.
 
 A model embeds windows of four seconds; window k begins k · ``hop_s`` seconds into the sound or the
-notes. Vectors are of length 1 (a window without notes: 0), so that the product of two is their
+notes. Vectors are of length 1 (of a window without a sound: 0), so that the product of two is their
 likeness. Notes need no optional package; sound needs the extra ``features`` where the model reads
 descriptors of it, or a file is to be decoded. Importing this imports nothing of weight.
 
