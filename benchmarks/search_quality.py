@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import command, environment, write
-from benchmarks.corpora import real_table
+from benchmarks.corpora import DEMO, real_table
 from benchmarks.scores import built
 from pipeline.midi import Performance, read_performance
 from pipeline.spectral import SAMPLE_RATE
@@ -136,6 +136,14 @@ class Corpus:
                     continue
             yield MidiQuery(name, performance)
 
+    def absent_sound(self) -> Iterator[Query]:
+        """The demo's recordings of compositions that the real recordings do not have."""
+        demo = Store.open(built("demo"))
+        paths = demo.table("recordings")["audio_path"].to_pylist()
+        for path, composition in zip(paths, demo.recordings.composition, strict=True):
+            if str(composition) not in self.composition:
+                yield read_query(DEMO / path)
+
 
 def judged(corpus: Corpus, index: Index, embedder: Embedder) -> dict[str, Any]:
     """All that is asked of one index."""
@@ -162,6 +170,7 @@ def judged(corpus: Corpus, index: Index, embedder: Embedder) -> dict[str, Any]:
             name: false_alarms(list(corpus.absent(seconds)), answer)
             for name, seconds in ABSENT.items()
         },
+        "absent_sound": false_alarms(list(corpus.absent_sound()), answer),
     }
     return found
 

@@ -15,6 +15,8 @@ from typing import Any
 from benchmarks.campaign_words import campaigns, sweeps
 from benchmarks.cells import load, machine, row
 from benchmarks.evaluation_words import analyses, baselines, findings
+from benchmarks.search_words import costs as search_costs
+from benchmarks.search_words import found as search_found
 from benchmarks.speed import evaluation, speed
 from benchmarks.training_table import training
 from benchmarks.training_words import arms, choices, costs, mechanisms
@@ -32,9 +34,10 @@ CLUSTERS_PAGE = ROOT / "docs/clusters.md"
 TRAINING_PAGE = ROOT / "docs/training.md"
 EVALUATION_PAGE = ROOT / "docs/evaluation.md"
 CAMPAIGNS_PAGE = ROOT / "docs/campaigns.md"
+SEARCH_PAGE = ROOT / "docs/search.md"
 PAGES = (
     README, DESCRIPTORS_PAGE, QUALITY_PAGE, CLUSTERS_PAGE, TRAINING_PAGE, EVALUATION_PAGE,
-    CAMPAIGNS_PAGE,
+    CAMPAIGNS_PAGE, SEARCH_PAGE,
 )  # fmt: skip
 SCORES = " and ".join(f"`python -m benchmarks.scores --name {c}`" for c in ("demo", "maps"))
 CORPORA = {"demo": "demo (rendered)", "maps": "real recordings (MAPS)"}
@@ -293,6 +296,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "findings": findings,
     "campaigns": campaigns,
     "sweeps": sweeps,
+    "search": search_found,
+    "searching": search_costs,
 }
 
 

@@ -97,20 +97,22 @@ def query(
     store = _store_of(found, store_path, console) if listen is not None else None
     answers: list[Answer] = []
     failed: list[dict[str, str]] = []
-    for file in listed:
-        try:
-            asked = read_query(file)
-            answer = ask(asked, found, embedder, most=top, rate=rate)
-        except XmodalError as error:
-            if one:
-                raise
-            console.say(f"error: {error}")
-            failed.append({"file": str(file), "kind": error.kind, "message": str(error)})
-            continue
-        answers.append(answer)
-        if listen is not None:
-            page = listen if one else listen / f"{file.stem}.html"
-            _write_page(page, asked, answer, store, console)
+    with contextlib.nullcontext(_silent) if one else console.progress("ask", len(listed)) as update:
+        for done, file in enumerate(listed, 1):
+            try:
+                asked = read_query(file)
+                answer = ask(asked, found, embedder, most=top, rate=rate)
+            except XmodalError as error:
+                if one:
+                    raise
+                console.say(f"error: {error}")
+                failed.append({"file": str(file), "kind": error.kind, "message": str(error)})
+            else:
+                answers.append(answer)
+                if listen is not None:
+                    page = listen if one else listen / f"{file.stem}.html"
+                    _write_page(page, asked, answer, store, console)
+            update(done, file.name)
     if one:
         console.result(answers[0].plain(), answers[0].text())
         return
@@ -123,6 +125,10 @@ def query(
     )
     if failed:
         raise SystemExit(EXIT_DATA)
+
+
+def _silent(done: float, note: str) -> None:
+    """One file needs no progress."""
 
 
 def _keep_model(embedder: Embedder, out: Path) -> None:

@@ -86,6 +86,8 @@ class Answer:
         if not self.matches:
             return f"{head}: nothing like it is in the index"
         verdict = "found" if self.found else "not found: nothing agrees more than chance does"
+        if self.matches[0].false_alarms is None:
+            verdict = "best matches (the index is too small to say what chance scores)"
         lines = [f"{head}: {verdict}"]
         for match in self.matches:
             (a, b), (c, d) = match.query_s, match.recording_s

@@ -36,7 +36,7 @@ from trainer.retrieval.baselines import BASELINES, segments_of
 from trainer.retrieval.gallery import RetrievalError
 from trainer.retrieval.hashing import splitmix64
 from trainer.run import Run, residents
-from trainer.search.queries import Query
+from trainer.search.queries import FULL_SCALE, SILENCE, Query
 from trainer.windows import note_batch, sound_batch
 
 SLOTS = 24
@@ -132,7 +132,9 @@ class ModelEmbedder(Embedder):
     @torch.no_grad()
     def _sound(self, windows: FloatArray) -> FloatArray:
         batch = sound_batch(windows, self.model.reads()).to(self.device)
-        return self._computed(lambda: self.model.embed_audio(batch))
+        found = self._computed(lambda: self.model.embed_audio(batch))
+        found[np.abs(windows).max(axis=1) < SILENCE / FULL_SCALE] = 0.0  # all silences are alike
+        return found
 
     @torch.no_grad()
     def _notes(self, windows: Sequence[Notes]) -> FloatArray:

@@ -54,6 +54,18 @@ SIDES: tuple[Side, Side] = ("audio", "midi")
 FloatArray = npt.NDArray[np.float32]
 
 
+class ByNeed(dict[Any, Any]):
+    """Values that are made when they are first asked for: a query needs one side of an index."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, key: Any) -> Any:
+        value = self[key] = self._make(key)
+        return value
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Index:
     """An index, open for searching.
@@ -151,17 +163,19 @@ def open_index(path: Path, *, exact: bool = False) -> Index:
             raise damaged(path, name, f"has {size} bytes, not {entry['size']}")
         if sha256_file(file) != entry["sha256"]:
             raise damaged(path, name, "does not match its SHA-256")
-    vectors = {
-        side: np.load(path / record["data"][side], allow_pickle=False).astype(np.float32)
-        for side in SIDES
-    }
-    nearest: dict[Side, Exact | Approximate] = {}
-    for side in SIDES:
+
+    def load(side: Side) -> FloatArray:
+        stored = np.load(path / record["data"][side], allow_pickle=False)
+        return np.asarray(stored, np.float32)
+
+    def finder(side: Side) -> Exact | Approximate:
         approximate = record["approximate"] and record["approximate"][side]
         if approximate and not exact:
-            nearest[side] = Approximate.open(path / approximate["file"], approximate["probes"])
-        else:
-            nearest[side] = Exact(vectors[side])
+            return Approximate.open(path / approximate["file"], approximate["probes"])
+        return Exact(vectors[side])
+
+    vectors: dict[Side, FloatArray] = ByNeed(load)
+    nearest: dict[Side, Exact | Approximate] = ByNeed(finder)
     return Index(
         path=path,
         record=record,
