@@ -215,7 +215,7 @@ def first_line(path: Path) -> str:
         found = re.match(r'\s*"""(.*?)(?:\n\n|"""|\Z)', text, re.DOTALL)
         line = " ".join(found[1].split()) if found else ""
     elif path.suffix in (".css", ".js"):
-        line = text.partition("*/")[0].removeprefix("/*").strip()
+        line = " ".join(text.partition("*/")[0].removeprefix("/*").split())
     elif path.suffix == ".toml" and text.startswith("title = "):
         line = tomllib.loads(text)["title"]
     else:

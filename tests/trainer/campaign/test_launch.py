@@ -45,6 +45,9 @@ act, *left = acts.read_text().split() if acts.exists() else ["done"]
 if left:
     acts.write_text(" ".join(left))
 print("train: 1/60 loss 1.0", flush=True)
+act, _, other = act.partition("@")  # 75@0: not before run 0 has begun
+while other and f"begins {other}\\n" not in (here / "diary").read_text():
+    time.sleep(0.02)
 if act == "done":
     time.sleep(0.1)
     shutil.rmtree(Path(sweep["out"], folder), ignore_errors=True)
@@ -194,7 +197,7 @@ def _stopped_when(until: Callable[[], bool]) -> Iterator[None]:
 
 def test_a_run_that_was_stopped_by_hand_stops_the_campaign(fake: Fake) -> None:
     fake.acts(BASE, "sleeps")
-    fake.acts(ALONE, "75")
+    fake.acts(ALONE, "75@0")
     with pytest.raises(Interrupted, match="a run was stopped") as error:
         fake.launch()
     assert error.value.exit_code == 75
