@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.base.console import Console, program
 from pipeline.base.errors import EXIT_DATA, StoreError, UsageError, XmodalError
@@ -17,12 +17,9 @@ from trainer.export import pack_model
 from trainer.search.answers import Answer
 from trainer.search.asking import ask
 from trainer.search.embedders import ModelEmbedder, embedder_of
-from trainer.search.folder import MODEL_FOLDER, Index, open_index
+from trainer.search.folder import Index, open_index
 from trainer.search.indexing import make_index
 from trainer.search.queries import MIDI_SUFFIXES, Query, read_query
-
-if TYPE_CHECKING:
-    from trainer.search.embedders import Embedder
 
 FEATURES, INDEXES = Path("data/features"), Path("data/indexes")
 LARGE = 300_000  # rows from which an exact search is felt
@@ -51,7 +48,9 @@ def index(
             store,
             embedder,
             target,
-            keep_model=partial(_keep_model, embedder),
+            keep_model=partial(pack_model, embedder.run)
+            if isinstance(embedder, ModelEmbedder)
+            else None,
             approximate=approximate,
             overwrite=overwrite,
             progress=update,
@@ -129,11 +128,6 @@ def query(
 
 def _silent(done: float, note: str) -> None:
     """One file needs no progress."""
-
-
-def _keep_model(embedder: Embedder, out: Path) -> None:
-    if isinstance(embedder, ModelEmbedder):
-        pack_model(embedder.run, out / MODEL_FOLDER)
 
 
 def _files(given: Sequence[Path]) -> list[Path]:

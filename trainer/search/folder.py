@@ -13,7 +13,7 @@
     float16 [rows, D], unit vectors
 ``audio-<hash>.faiss``, ``midi-<hash>.faiss``
     approximate indexes, where asked for
-``model/``
+``model-<hash>/``
     the model, as ``xmodal-export`` writes it but for the card: a query needs neither the run nor, for
     its answer, the store
 
@@ -35,6 +35,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from pipeline.base.config import digest
 from pipeline.base.files import atomic_write, read_json, sha256_file, write_json
 from pipeline.descriptors.contract import Side
 from pipeline.store.schema import is_sealed, seal
@@ -46,7 +47,8 @@ from trainer.search.finding import Haystack
 from trainer.search.nearest import Approximate, Exact, spread
 from trainer.search.placing import Places
 
-RECORD, PARTS, MODEL_FOLDER = "index.json", ".parts", "model"
+RECORD, PARTS, MODEL = "index.json", ".parts", "model"
+DATA = ("*.npy", "*.faiss", "*.parquet")
 SCHEMA, KIND = 1, "xmodal-index"
 BACKGROUND = 2048  # rows by which likeness is measured
 SIDES: tuple[Side, Side] = ("audio", "midi")
@@ -130,7 +132,7 @@ class Index:
         if self.record["embedder"]["identity"]["kind"] == "baseline":
             found: Embedder = BaselineEmbedder(name)
         else:
-            found = ModelEmbedder(open_run(self.path / MODEL_FOLDER), device)
+            found = ModelEmbedder(open_run(self.path / self.record["model"]), device)
             found.name = name
         if found.identity != self.record["embedder"]["identity"]:
             raise IndexFolderError(
@@ -237,6 +239,22 @@ def keep(path: Path, stem: str, suffix: str, write: Callable[[IO[Any]], None]) -
     return name
 
 
+def keep_model(path: Path, write: Callable[[Path], None]) -> str:
+    """Write a folder with a model under a name that says what is in it; returns the name."""
+    staged = path / PARTS / MODEL
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    write(staged)
+    files = sorted(staged.iterdir())
+    name = f"{MODEL}-{digest([[file.name, sha256_file(file)] for file in files])}"
+    if (path / name).is_dir():  # of an index that is there, whole or damaged
+        for file in files:
+            file.replace(path / name / file.name)
+    else:
+        staged.replace(path / name)
+    return name
+
+
 def commit(path: Path, record: dict[str, Any], files: list[str]) -> None:
     """Write the record; from now on the index is what it says, and older data files go."""
     listed = {
@@ -244,16 +262,23 @@ def commit(path: Path, record: dict[str, Any], files: list[str]) -> None:
         for name in sorted(files)
     }
     write_json(path / RECORD, seal({**record, "schema": SCHEMA, "kind": KIND, "files": listed}))
-    for pattern in ("*.npy", "*.faiss", "*.parquet"):
+    for pattern in DATA:
         for file in path.glob(pattern):
             if file.name not in listed:
                 file.unlink()
+    for folder in path.glob(f"{MODEL}-*"):
+        if folder.name != record["model"]:
+            shutil.rmtree(folder, ignore_errors=True)
     shutil.rmtree(path / PARTS, ignore_errors=True)
 
 
 def is_index(path: Path) -> bool:
-    """Whether a folder holds an index of this version, damaged or not."""
+    """Whether a folder holds an index, damaged or not, whole or half-made."""
+    if (path / PARTS).is_dir():
+        return True
     try:
         return bool(read_json(path / RECORD)["kind"] == KIND)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, KeyError, TypeError):
         return False
+    except ValueError:  # a damaged record: an index's, where its data lies beside it
+        return any(path.glob("rows-*.parquet"))

@@ -26,7 +26,7 @@ from pipeline.base.files import FolderLock, atomic_write, sweep_temporaries
 from pipeline.descriptors.contract import Notes, Side
 from pipeline.spectral import SEGMENT_SAMPLES
 from pipeline.store.reader import Store
-from trainer.search import chance
+from trainer.search import chance, folder
 from trainer.search.embedders import Embedder
 from trainer.search.errors import IndexFolderError
 from trainer.search.finding import OTHER, Haystack, Moments, moments
@@ -94,7 +94,7 @@ def make_index(
 
     Parameters
     ----------
-    keep_model : writes the embedder's model to the folder that it is given
+    keep_model : writes the embedder's model into the folder that it is given
     progress, say : called with segments done, and with what else takes long
 
     Raises
@@ -105,7 +105,7 @@ def make_index(
     UsageError
         when ``out`` is something else.
     """
-    if out.exists() and any(out.iterdir()) and not (is_index(out) or (out / PARTS).is_dir()):
+    if out.exists() and not is_index(out) and any(not is_lock(p) for p in out.iterdir()):
         raise UsageError(f"{out} is no index, and not empty: name another folder")
     with FolderLock(out):
         sweep_temporaries(out)
@@ -132,8 +132,7 @@ def make_index(
         if approximate:
             say("building the approximate indexes")
         built = _approximate(out, exact) if approximate else None
-        if keep_model is not None:
-            keep_model(out)
+        model = None if keep_model is None else folder.keep_model(out, keep_model)
         say("measuring what chance scores")
         record = {
             "embedder": {
@@ -146,11 +145,12 @@ def make_index(
             "rows": len(places.recording),
             "recordings": len(listed),
             "data": data,
+            "model": model,
             "approximate": built,
             "chance": _chance(exact, likeness, places, _compositions(listed, store)),
         }  # fmt: skip
         files = [*data.values(), *(b["file"] for b in (built or {}).values())]
-        files += [f"{p.relative_to(out)}" for p in sorted(out.glob("model/*"))]
+        files += [f"{p.relative_to(out)}" for p in out.glob(f"{model}/*")] if model else []
         commit(out, record, files)
     return Made(
         path=out, rows=len(places.recording), recordings=len(listed),
@@ -192,6 +192,11 @@ def recordings_of(store: Store) -> Iterator[Recording]:
         content.update(np.ascontiguousarray(table.start_s[rows], "<f8").tobytes())
         content.update(np.ascontiguousarray(table.note_count[rows], "<i4").tobytes())
         yield Recording(number=number, rows=rows, content=content.hexdigest())
+
+
+def is_lock(path: Path) -> bool:
+    """Whether a file is a lock's: a writer's that has just begun, or was killed then."""
+    return path.name.startswith(".lock")
 
 
 def _known(out: Path, embedder: Embedder) -> dict[str, dict[Side, Half]]:
