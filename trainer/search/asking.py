@@ -30,6 +30,7 @@ def ask(
     # As the false alarms were counted: in windows a second apart.
     windows = math.ceil(len(query_starts(query.seconds)) * HOP_S)
     names = {name: index.recordings.column(name).to_pylist() for name in NAMES}
+    lasts = index.recordings.column("duration_s").to_pylist()
     matches = []
     for rank, alignment in enumerate((a for a in found[:most] if a.pairs), 1):
         alarms = chance.false_alarms(alignment.score, windows)
@@ -42,8 +43,10 @@ def ask(
                 score=round(alignment.score, 2),
                 false_alarms=alarms,
                 found=alarms is not None and alarms <= rate,
-                query_s=_span(alignment.query_s, SEGMENT_S / alignment.candidate.tempo),
-                recording_s=_recording_span(alignment),
+                query_s=_span(
+                    alignment.query_s, SEGMENT_S / alignment.candidate.tempo, query.seconds
+                ),
+                recording_s=_recording_span(alignment, float(lasts[number])),
                 tempo=round(alignment.candidate.tempo, 3),
             )
         )
@@ -60,12 +63,12 @@ def ask(
 NAMES = ("key", "composer", "title", "composition", "split", "store_recording")
 
 
-def _span(starts: tuple[float, float], length: float) -> tuple[float, float]:
-    return round(starts[0], 2), round(starts[1] + length, 2)
+def _span(starts: tuple[float, float], length: float, most: float) -> tuple[float, float]:
+    return round(starts[0], 2), round(min(starts[1] + length, most), 2)
 
 
-def _recording_span(alignment: Alignment) -> tuple[float, float]:
+def _recording_span(alignment: Alignment, seconds: float) -> tuple[float, float]:
     """Where in the recording the stretch of the query lies: finer than whole segments."""
     candidate = alignment.candidate
     first, last = (candidate.offset_s + candidate.tempo * t for t in alignment.query_s)
-    return _span((max(0.0, first), max(0.0, last)), SEGMENT_S)
+    return _span((max(0.0, first), max(0.0, last)), SEGMENT_S, seconds)

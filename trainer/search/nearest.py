@@ -77,7 +77,7 @@ class Approximate:
         """Similarities and rows [W, k]; -1 where fewer than k were looked at."""
         self.index.nprobe = self.probes
         similarity, rows = self.index.search(np.ascontiguousarray(vectors), k)
-        similarity[rows < 0] = 0.0  # FAISS gives the lowest float32, of which no likeness can be taken
+        similarity[rows < 0] = 0.0  # not the lowest float32: likenesses of that run over
         return similarity, rows.astype(np.int64)
 
 
