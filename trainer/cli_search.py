@@ -13,6 +13,8 @@ from trainer.cli import REPEAT, SETTINGS, DeviceOption, JsonFlag
 search_app = typer.Typer(
     **{**SETTINGS, "no_args_is_help": True},
     help="Which recording is it, and where? Index a store, then look for audio or MIDI files in it.",
+    epilog="Examples:  xmodal-search index --baseline flux   ·   xmodal-search query piece.mid "
+    "--index data/indexes/mine",
 )
 
 RunOption = Annotated[

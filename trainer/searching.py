@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -97,7 +98,7 @@ def query(
     answers: list[Answer] = []
     failed: list[dict[str, str]] = []
     with contextlib.nullcontext(_silent) if one else console.progress("ask", len(listed)) as update:
-        for done, file in enumerate(listed, 1):
+        for done, (file, name) in enumerate(zip(listed, _page_names(listed), strict=True), 1):
             try:
                 asked = read_query(file)
                 answer = ask(asked, found, embedder, most=top, rate=rate)
@@ -109,7 +110,7 @@ def query(
             else:
                 answers.append(answer)
                 if listen is not None:
-                    page = listen if one else listen / f"{file.stem}.html"
+                    page = listen if one else listen / f"{name}.html"
                     _write_page(page, asked, answer, store, console)
             update(done, file.name)
     if one:
@@ -136,13 +137,25 @@ def _files(given: Sequence[Path]) -> list[Path]:
     for path in given:
         if path.is_dir():
             suffixes = (*MIDI_SUFFIXES, *SOUND_SUFFIXES)
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
+            inside = sorted(
+                p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file()
+            )
             if not inside:
                 raise UsageError(f"{path} holds no audio or MIDI file")
             found += inside
         else:
             found.append(path)
     return list(dict.fromkeys(found))
+
+
+def _page_names(files: Sequence[Path]) -> list[str]:
+    """A page's name for each file: its own without suffix, or more where another has that."""
+    names: dict[str, None] = {}
+    for file in files:
+        more = (f"{file.name}-{n}" for n in itertools.count(2))
+        taken = next(n for n in itertools.chain((file.stem, file.name), more) if n not in names)
+        names[taken] = None
+    return list(names)
 
 
 def _store_of(found: Index, given: Path | None, console: Console) -> Store | None:

@@ -12,6 +12,7 @@ from typer.main import get_command
 
 from trainer.cli import evaluate_app, train_app
 from trainer.cli_analyses import analyze_app, compare_app
+from trainer.cli_search import search_app
 from trainer.cli_sweep import sweep_app
 
 TRAIN_FLAGS = {
@@ -56,6 +57,14 @@ SWEEP_FLAGS = {
     "runs prune": {"--out", "--unplanned", "--yes", "--json"},
 }  # fmt: skip
 
+SEARCH_FLAGS = {
+    "index": {"--run", "--baseline", "--out", "--approximate", "--overwrite", "--device", "--json"},
+    "query": {
+        "--index", "--run", "--baseline", "--top", "--rate", "--listen", "--store", "--exact",
+        "--device", "--json",
+    },
+}  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("app", "flags"),
@@ -76,6 +85,10 @@ def test_the_flags_of_every_command_of_campaigns_are_exactly_these() -> None:
     )
 
 
+def test_the_flags_of_search_are_exactly_these() -> None:
+    assert {n: _flags(c) for n, c in _commands(get_command(search_app))} == SEARCH_FLAGS
+
+
 def _flags(command: Any) -> set[str]:
     found = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
     return {f for f in found if f.startswith("--")} - {"--help"}
@@ -92,21 +105,29 @@ def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
 
 HELP = """
 import contextlib, io, sys
-from trainer.cli_sweep import main
+from trainer.{module} import main
 for words in {words!r}:
-    sys.argv = ["xmodal-sweep", *words.split(), "--help"]
+    sys.argv = ["{program}", *words.split(), "--help"]
     with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
         main()
     text = said.getvalue()
-    assert "Usage: " in text and " ".join(["xmodal-sweep", *words.split()]) in text, text
-    assert "Example:  xmodal-sweep " in text or "Examples:  xmodal-sweep " in text, text
+    assert "Usage: " in text and " ".join(["{program}", *words.split()]) in text, text
+    assert "Example:  {program} " in text or "Examples:  {program} " in text, text
     print(words, sorted({heavy!r} & set(sys.modules)))
 """
 
 
-def test_help_of_every_command_of_campaigns_shows_an_example_and_is_quick() -> None:
-    words = ["", "runs", *SWEEP_FLAGS]
-    code = HELP.format(words=words, heavy=HEAVY)
+@pytest.mark.parametrize(
+    ("program", "module", "words"),
+    [
+        ("xmodal-sweep", "cli_sweep", ["", "runs", *SWEEP_FLAGS]),
+        ("xmodal-search", "cli_search", ["", *SEARCH_FLAGS]),
+    ],
+)
+def test_help_of_every_command_shows_an_example_and_is_quick(
+    program: str, module: str, words: list[str]
+) -> None:
+    code = HELP.format(program=program, module=module, words=words, heavy=HEAVY)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [f"{each} []" for each in words]
