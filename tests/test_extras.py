@@ -17,7 +17,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import Spec, build_quietly, corpus_of, make_corpus
+import soundfile
+from makers import (
+    Spec,
+    build_quietly,
+    corpus_of,
+    make_audio,
+    make_corpus,
+    make_notes,
+    write_midi,
+)
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
@@ -122,6 +131,7 @@ FEATURES = "from pipeline.cli import main; main()"
 TRAIN = "from trainer.cli import train_main; train_main()"
 EVALUATE = "from trainer.cli import evaluate_main; evaluate_main()"
 ANALYZE = "from trainer.cli_analyses import analyze_main; analyze_main()"
+SEARCH = "from trainer.cli_search import main; main()"
 COMPARE = "from trainer.cli_analyses import compare_main; compare_main()"
 SMALL = ("--size", "tiny", "--epochs", 1, "--batches-per-epoch", 2, "--batch-size", 4,
          "--pool-size", 8)  # fmt: skip
@@ -185,6 +195,42 @@ def test_the_base_embeds_midi_with_an_exported_model_without_a_store(
         for name in wanted:
             np.testing.assert_allclose(base[name], wanted[name], 0, 1e-5, err_msg=name)
         assert len(base["embeddings"]) > 2
+
+
+@pytest.mark.full
+def test_the_base_indexes_and_finds_midi_with_an_exported_model(
+    run, split_store: Store, tmp_path: Path
+) -> None:
+    flags = ["--arm", "d0", "--store", split_store.path, "--out", tmp_path, *SMALL[:-1], 4]
+    done = CliRunner().invoke(train_app, [*map(str, flags), "--json"])
+    assert done.exit_code == 0, done.output
+    exported, index = tmp_path / "model", tmp_path / "index"
+    folder = json.loads(done.stdout)["run"]
+    assert CliRunner().invoke(export_app, [folder, str(exported)]).exit_code == 0
+    shutil.rmtree(folder)
+    made = ok(
+        run("", SEARCH, "index", split_store.path, "--run", exported, "--out", index, "--json")
+    )
+    assert json.loads(made)["rows"] == len(split_store.segments)
+    notes = make_notes(12.0, 0)
+    write_midi(tmp_path / "query.mid", notes)
+    soundfile.write(tmp_path / "query.wav", make_audio(notes, 12.0, 24_000, 1, 0), 24_000)
+    shutil.rmtree(exported)  # the index has its own
+    asked = ("query", tmp_path / "query.mid", "--index", index, "--json")
+    found, full = (
+        json.loads(ok(run(extra, SEARCH, *asked)))["matches"] for extra in ("", "search")
+    )
+    assert [m["recording"] for m in found] == [m["recording"] for m in full]
+    assert [m["score"] for m in found] == pytest.approx([m["score"] for m in full], abs=0.02)
+    assert len(found) == 5
+    lost = run("", SEARCH, "query", tmp_path / "query.wav", "--index", index)
+    assert (lost.returncode, len(lost.stderr.splitlines())) == (1, 1), lost.stderr
+    assert "pip install 'xmodal[features]'" in lost.stderr
+    wanted = ("index", split_store.path, "--baseline", "chroma", "--approximate")
+    lost = run("features", SEARCH, *wanted, "--out", tmp_path / "other")
+    assert lost.returncode == 1
+    assert "pip install 'xmodal[search]'" in lost.stderr.splitlines()[-1]
+    assert not (tmp_path / "other").exists()  # said before anything is embedded
 
 
 @pytest.mark.full

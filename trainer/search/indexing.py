@@ -41,7 +41,7 @@ from trainer.search.folder import (
     open_index,
     read_record,
 )
-from trainer.search.nearest import Exact, build_approximate, spread
+from trainer.search.nearest import Exact, build_approximate, load_faiss, spread
 from trainer.search.placing import Places
 
 BLOCK = 1024  # segments that are embedded, and kept, together
@@ -107,6 +107,8 @@ def make_index(
     """
     if out.exists() and not is_index(out) and any(not is_lock(p) for p in out.iterdir()):
         raise UsageError(f"{out} is no index, and not empty: name another folder")
+    if approximate:
+        load_faiss()  # or hours of embedding would end with the word that it is missing
     with FolderLock(out):
         sweep_temporaries(out)
         known = {} if overwrite else _known(out, embedder)
