@@ -1,7 +1,8 @@
 """From a run and a store to ``evaluation/<protocol>-<split>.json``.
 
 Each evaluation is its own file, written as soon as it is made. Selection only ever sees the
-validation split; the test split is scored by ``xmodal-evaluate`` alone, of finished runs.
+validation split; the test split is scored of finished runs alone, by ``xmodal-evaluate`` and by
+campaigns.
 """
 
 from __future__ import annotations
