@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from pipeline.spectral import SEGMENT_S
 from trainer.search.answers import Answer, Match
 from trainer.search.embedders import Embedder
-from trainer.search.finding import HOP_S, OTHER, query_starts, searched
+from trainer.search.finding import OTHER, Stretch, Windows, searched
 from trainer.search.folder import Index
 from trainer.search.placing import Alignment
 from trainer.search.queries import Query
@@ -25,15 +23,14 @@ def ask(
     most : recordings that are told
     rate : share of false alarms up to which a recording is called found
     """
-    found = searched(query, embedder, index.haystack(OTHER[query.side]))
+    haystack = index.haystack(OTHER[query.side])
+    found = searched(Stretch.whole(Windows(query, embedder, haystack)), haystack)
     chance = index.chance(query.side)
-    # As the false alarms were counted: in windows a second apart.
-    windows = math.ceil(len(query_starts(query.seconds)) * HOP_S)
     names = {name: index.recordings.column(name).to_pylist() for name in NAMES}
     lasts = index.recordings.column("duration_s").to_pylist()
     matches = []
     for rank, alignment in enumerate((a for a in found[:most] if a.pairs), 1):
-        alarms = chance.false_alarms(alignment.score, windows)
+        alarms = chance.false_alarms(alignment.score, query.seconds)
         number = alignment.candidate.recording
         matches.append(
             Match(

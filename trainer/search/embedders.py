@@ -26,6 +26,7 @@ import torch
 from pipeline.base.config import digest
 from pipeline.base.errors import UsageError
 from pipeline.base.files import sha256_file
+from pipeline.descriptors import DESCRIPTORS
 from pipeline.descriptors.contract import Notes, Side
 from pipeline.spectral import N_FRAMES, Spectrum, Workspace
 from pipeline.store.reader import Store
@@ -119,7 +120,13 @@ class ModelEmbedder(Embedder):
         self.run, self.device = run, torch.device(device)
         self.model = run.load_model(self.device)
         self.name, self.width = run.path.resolve().name, run.config.head.embedding
-        self.identity = {"kind": "model", "weights": sha256_file(run.path / MODEL)}
+        arrays = [DESCRIPTORS.get(n) for n in self.model.reads() if n != "audio"]
+        self.identity = {
+            "kind": "model",
+            "weights": sha256_file(run.path / MODEL),
+            "config": digest(run.config),
+            "reads": {descriptor.name: digest(descriptor.definition()) for descriptor in arrays},
+        }
 
     def segments(self, store: Store, rows: npt.NDArray[np.int64]) -> dict[Side, FloatArray]:
         """As evaluations embed them."""
@@ -133,7 +140,7 @@ class ModelEmbedder(Embedder):
     def _sound(self, windows: FloatArray) -> FloatArray:
         batch = sound_batch(windows, self.model.reads()).to(self.device)
         found = self._computed(lambda: self.model.embed_audio(batch))
-        found[np.abs(windows).max(axis=1) < SILENCE / FULL_SCALE] = 0.0  # all silences are alike
+        found[silent(windows)] = 0.0  # all silences are alike
         return found
 
     @torch.no_grad()
@@ -197,7 +204,9 @@ class BaselineEmbedder(Embedder):
 
     def _sound(self, windows: FloatArray) -> FloatArray:
         workspace = Workspace()
-        return self._sketch(np.stack([self._seen(self._heard(s, workspace)) for s in windows]))
+        found = self._sketch(np.stack([self._seen(self._heard(s, workspace)) for s in windows]))
+        found[silent(windows)] = 0.0
+        return found
 
     def _notes(self, windows: Sequence[Notes]) -> FloatArray:
         features = [self._seen(self.baseline.midi_features(notes)) for notes in windows]
@@ -216,6 +225,11 @@ class BaselineEmbedder(Embedder):
         if pictures.shape[1] <= DIRECTIONS:
             return pictures
         return pictures @ _signs(pictures.shape[1])
+
+
+def silent(windows: FloatArray) -> npt.NDArray[np.bool_]:
+    """Which windows [B, 96000] hold no sound."""
+    return np.abs(windows).max(axis=1) < SILENCE / FULL_SCALE
 
 
 def unit(vectors: npt.NDArray[Any]) -> FloatArray:

@@ -1,10 +1,9 @@
 """A query → the recordings that it may be, where in them, and how sure that is.
 
-1. Windows every quarter second (of long queries an odd number of quarters apart, 256 at most) become
-   vectors.
+1. Windows every quarter second become vectors; of more than 512 every third, fifth, … votes.
 2. The segments of the other side that are most like each of them vote for places (``placing``).
-3. The best places are aligned. Those at another tempo are embedded again at that tempo, each window
-   then begins exactly where a segment does.
+3. The ten best places are aligned, each segment with the window that begins with it. Those at another
+   tempo are embedded again at that tempo, each window then begins exactly where a segment does.
 4. Recordings are ordered by score. What is not there has a score too: ``chance`` says how often one so
    high comes from music that the index does not hold, and below a rate of false alarms nothing is
    called found.
@@ -13,7 +12,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,17 +28,17 @@ from trainer.search.placing import (
     pairs_of,
     refine,
     vote,
+    worth,
 )
 from trainer.search.queries import Query, window_starts
 
 HOP_S = 0.25
-MOST_WINDOWS = 256
+MOST_VOTERS = 512  # windows
 VOTERS = 50  # segments that each window votes for
 CANDIDATES = 10
 AGAIN = 5  # candidates at another tempo whose windows are embedded at it
 SAME_TEMPO = 0.015  # so far from 1 a window of four seconds is as good as at its own tempo
 HOPELESS = 0.3  # of the best score: what has less is not tried again
-MOST_PAIRS = 64  # embedded again
 
 BLOCK = 4096  # vectors at a time
 LEAST_SIGMA = 1e-3
@@ -65,19 +64,23 @@ class Haystack:
 
     Attributes
     ----------
-    vectors : unit rows, float32 [n, D]
+    vectors : unit rows, float [n, D]
     places : where the rows lie
     background : the fixed sample of them by which likeness is measured, float32 [S, D]
     mean, sigma : of every row's similarity to a sample of the other side, float32 [n]
     nearest : finds rows
     """
 
-    vectors: FloatArray
+    vectors: npt.NDArray[Any]
     places: Places
     background: FloatArray
     mean: FloatArray
     sigma: FloatArray
     nearest: Nearest
+
+    def rows(self, rows: Ints | slice) -> FloatArray:
+        """Vectors of some rows."""
+        return np.asarray(self.vectors[rows], np.float32)
 
     def moments(self, vectors: FloatArray) -> Moments:
         """Mean and σ of each vector's similarity to the sample: float64 [W], [W]."""
@@ -104,87 +107,133 @@ def moments(vectors: FloatArray, sample: FloatArray) -> Moments:
     return mean, np.maximum(sigma, LEAST_SIGMA)
 
 
-def searched(query: Query, embedder: Embedder, haystack: Haystack) -> list[Alignment]:
-    """Alignments of the best candidates, best first, one a recording."""
-    starts = query_starts(query.seconds)
-    vectors = embedder.windows(query.side, query.windows(starts))
-    found = alignments(starts, vectors, haystack)
-    return again_at_tempo(found, query, embedder, haystack)
+class Windows:
+    """The windows of a query, one every quarter second, each embedded when it is first asked for.
 
-
-def query_starts(seconds: float) -> Floats:
-    """Starts of the windows that a query is searched by [W]."""
-    starts = window_starts(seconds, HOP_S)
-    step = -(-len(starts) // MOST_WINDOWS)
-    return starts[:: step | 1]  # an odd step: all four phases against whole seconds occur
-
-
-def alignments(
-    starts: Floats,
-    vectors: FloatArray,
-    haystack: Haystack,
-    *,
-    own: Moments | None = None,
-    without: npt.NDArray[np.bool_] | None = None,
-) -> list[Alignment]:
-    """Alignments at the query's own tempo's windows, best first.
-
-    Parameters
+    Attributes
     ----------
-    starts, vectors : windows [W] and what they are [W, D]; zero rows hear nothing and do not count
-    own : the windows' moments, where they are known
-    without : bool [n], rows that are taken not to be there
+    query, embedder : whose they are, and what embeds them
+    start_s : float64 [W]
     """
+
+    def __init__(self, query: Query, embedder: Embedder, haystack: Haystack) -> None:
+        self.query, self.embedder, self.haystack = query, embedder, haystack
+        self.start_s = window_starts(query.seconds, HOP_S)
+        self._vectors = np.zeros((len(self.start_s), embedder.width), np.float32)
+        self._mean, self._sigma = np.zeros(len(self.start_s)), np.ones(len(self.start_s))
+        self._made = np.zeros(len(self.start_s), bool)
+
+    def of(self, which: Ints) -> tuple[FloatArray, Moments]:
+        """Vectors [n, D] of the windows ``which`` [n], and their moments; zeros hear nothing."""
+        new = np.unique(which[~self._made[which]])
+        if len(new):
+            found = self.embedder.of_query(self.query, self.start_s[new])
+            self._vectors[new] = found
+            self._mean[new], self._sigma[new] = self.haystack.moments(found)
+            self._made[new] = True
+        return self._vectors[which], (self._mean[which], self._sigma[which])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Stretch:
+    """``count`` consecutive windows of a query, from number ``first`` on; times are from its start."""
+
+    windows: Windows
+    first: int
+    count: int
+
+    @classmethod
+    def whole(cls, windows: Windows) -> Stretch:
+        """All of a query."""
+        return cls(windows=windows, first=0, count=len(windows.start_s))
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return (self.count - 1) * HOP_S + SEGMENT_S
+
+    @property
+    def start_s(self) -> Floats:
+        """Starts of its windows [count]."""
+        return np.arange(self.count, dtype=np.float64) * HOP_S
+
+    def of(self, which: Ints) -> tuple[FloatArray, Moments]:
+        """As :meth:`Windows.of`."""
+        return self.windows.of(self.first + which)
+
+    def at_tempo(self, start_s: Floats, tempo: float) -> FloatArray:
+        """Vectors of windows that begin anywhere in it, at a tempo."""
+        query, begin = self.windows.query, self.first * HOP_S
+        return self.windows.embedder.of_query(query, begin + start_s, tempo)
+
+
+def searched(
+    stretch: Stretch, haystack: Haystack, *, without: npt.NDArray[np.bool_] | None = None
+) -> list[Alignment]:
+    """Alignments of the best candidates, best first, one a recording.
+
+    ``without``: bool [n], rows that are taken not to be there
+    """
+    voters = np.arange(0, stretch.count, -(-stretch.count // MOST_VOTERS) | 1)
+    vectors, own = stretch.of(voters)
     heard = np.flatnonzero(np.any(vectors != 0, axis=1))
     if not len(heard):
         return []
-    starts, vectors = starts[heard], vectors[heard]
-    own = haystack.moments(vectors) if own is None else (own[0][heard], own[1][heard])
+    voters, vectors, own = voters[heard], vectors[heard], (own[0][heard], own[1][heard])
+    start_s = stretch.start_s[voters]
     similarity, ids = haystack.nearest.top(vectors, min(VOTERS, len(haystack.vectors)))
     z = haystack.likeness(similarity, ids, own)
     if without is not None:
         ids = np.where(without[ids], -1, ids)
     found = []
-    for candidate in vote(starts, ids, z, haystack.places, CANDIDATES):
+    for candidate in vote(start_s, ids, z, haystack.places, CANDIDATES):
         rows = haystack.places.rows(candidate.recording)
-        segment_s = haystack.places.start_s[rows]
-        z = haystack.likeness(vectors @ haystack.vectors[rows].T, rows, own)
-        place = refine(candidate, starts, z, segment_s)
-        window, segment = pairs_of(place, starts, segment_s)
-        found.append(align(place, z[window, segment], starts[window], segment_s[segment]))
-    return sorted(found, key=lambda a: -a.score)
+        z = haystack.likeness(vectors @ haystack.rows(rows).T, rows, own)
+        place = refine(candidate, start_s, z, haystack.places.start_s[rows])
+        found.append(_aligned(place, stretch, haystack))
+    found.sort(key=lambda a: -a.score)
+    better = [_better(alignment, found[0].score, stretch, haystack) for alignment in found[:AGAIN]]
+    return sorted([*better, *found[AGAIN:]], key=lambda a: -a.score)
 
 
-def again_at_tempo(
-    found: list[Alignment], query: Query, embedder: Embedder, haystack: Haystack
-) -> list[Alignment]:
-    """The first candidates at another tempo than the query's, aligned by windows of that tempo."""
-    better = list(found)
-    for i, alignment in enumerate(found[:AGAIN]):
-        tempo = alignment.candidate.tempo
-        hopeless = alignment.score < HOPELESS * found[0].score
-        if abs(tempo - 1) > SAME_TEMPO and not hopeless:
-            again = _embedded_again(alignment.candidate, query, embedder, haystack)
-            if again.score > alignment.score:
-                better[i] = again
-    return sorted(better, key=lambda a: -a.score)
+def _aligned(candidate: Candidate, stretch: Stretch, haystack: Haystack) -> Alignment:
+    """By the windows that there are."""
+    segment_s = haystack.places.start_s[haystack.places.rows(candidate.recording)]
+    window, segment = pairs_of(candidate, stretch.start_s, segment_s)
+    vectors, own = stretch.of(window)
+    return _judged(candidate, stretch.start_s[window], segment, vectors, own, haystack)
 
 
-def _embedded_again(
-    candidate: Candidate, query: Query, embedder: Embedder, haystack: Haystack
+def _better(alignment: Alignment, best: float, stretch: Stretch, haystack: Haystack) -> Alignment:
+    """Of a candidate at another tempo: aligned by windows of that tempo, if that is better."""
+    candidate = alignment.candidate
+    if abs(candidate.tempo - 1) <= SAME_TEMPO or alignment.score < HOPELESS * best:
+        return alignment
+    segment_s = haystack.places.start_s[haystack.places.rows(candidate.recording)]
+    start_s = (segment_s - candidate.offset_s) / candidate.tempo
+    last = stretch.seconds - SEGMENT_S / candidate.tempo
+    segment = np.flatnonzero((start_s >= -1e-9) & (start_s <= last + 1e-9))
+    if not len(segment):
+        return alignment
+    start_s = np.maximum(start_s[segment], 0.0)
+    vectors = stretch.at_tempo(start_s, candidate.tempo)
+    own = haystack.moments(vectors)
+    again = _judged(candidate, start_s, segment, vectors, own, haystack)
+    return max(alignment, again, key=lambda a: a.score)
+
+
+def _judged(
+    candidate: Candidate,
+    start_s: Floats,
+    segment: Ints,
+    vectors: FloatArray,
+    own: Moments,
+    haystack: Haystack,
 ) -> Alignment:
+    """The best stretch of pairs: windows that begin at ``start_s`` [P] and segments [P]."""
     rows = haystack.places.rows(candidate.recording)
     segment_s = haystack.places.start_s[rows]
-    starts = (segment_s - candidate.offset_s) / candidate.tempo
-    last = query.seconds - SEGMENT_S / candidate.tempo
-    inside = np.flatnonzero((starts >= -1e-9) & (starts <= last + 1e-9))
-    inside = inside[:: max(1, -(-len(inside) // MOST_PAIRS))]
-    starts = np.maximum(starts[inside], 0.0)
-    vectors = embedder.windows(query.side, query.windows(starts, candidate.tempo))
-    if not len(vectors):
-        return align(candidate, np.empty(0, np.float32), starts, starts)
-    similarity = np.einsum("pd,pd->p", vectors, haystack.vectors[rows][inside])
-    row = np.arange(rows.start, rows.stop)[inside]
-    z = haystack.likeness(similarity[:, None], row[:, None], haystack.moments(vectors))[:, 0]
-    z[~np.any(vectors != 0, axis=1)] = 0.0
-    return align(candidate, z, starts, segment_s[inside])
+    z = haystack.likeness(vectors @ haystack.rows(rows).T, rows, own)
+    worths = worth(z, segment, segment_s)
+    worths[~np.any(vectors != 0, axis=1)] = 0.0
+    return align(candidate, worths, start_s, segment_s[segment])

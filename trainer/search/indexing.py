@@ -27,9 +27,10 @@ from pipeline.descriptors.contract import Notes, Side
 from pipeline.spectral import SEGMENT_SAMPLES
 from pipeline.store.reader import Store
 from trainer.search import chance, folder
+from trainer.search.cutting import cut_queries
 from trainer.search.embedders import Embedder
 from trainer.search.errors import IndexFolderError
-from trainer.search.finding import OTHER, Haystack, Moments, moments
+from trainer.search.finding import OTHER, Haystack, Moments, Stretch, Windows, moments
 from trainer.search.folder import (
     BACKGROUND,
     PARTS,
@@ -45,6 +46,7 @@ from trainer.search.nearest import Exact, build_approximate, load_faiss, spread
 from trainer.search.placing import Places
 
 BLOCK = 1024  # segments that are embedded, and kept, together
+STRETCHES = 32  # of each side that are looked for to see what chance scores
 NAMES = ("key", "composer", "title", "composition", "split", "duration_s")
 
 Half = npt.NDArray[np.float16]
@@ -149,7 +151,7 @@ def make_index(
             "data": data,
             "model": model,
             "approximate": built,
-            "chance": _chance(exact, likeness, places, _compositions(listed, store)),
+            "chance": _chance(store, embedder, exact, likeness, places, listed),
         }  # fmt: skip
         files = [*data.values(), *(b["file"] for b in (built or {}).values())]
         files += [f"{p.relative_to(out)}" for p in out.glob(f"{model}/*")] if model else []
@@ -316,13 +318,6 @@ def _write(content: bytes, file: IO[Any]) -> None:
     file.write(content)
 
 
-def _compositions(listed: list[Recording], store: Store) -> Ints:
-    """A number for the composition of every row."""
-    names = store.recordings.composition[[r.number for r in listed]].astype(str)
-    codes = np.unique(names, return_inverse=True)[1].reshape(-1)
-    return np.repeat(codes, [len(r.rows) for r in listed]).astype(np.int64)
-
-
 def _approximate(out: Path, vectors: dict[Side, FloatArray]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for side in SIDES:
@@ -336,12 +331,17 @@ def _approximate(out: Path, vectors: dict[Side, FloatArray]) -> dict[str, dict[s
 
 
 def _chance(
+    store: Store,
+    embedder: Embedder,
     vectors: dict[Side, FloatArray],
     likeness: dict[Side, Moments],
     places: Places,
-    composition: Ints,
+    listed: list[Recording],
 ) -> dict[str, Any]:
     """What false alarms score, of queries of either side."""
+    numbers = np.array([r.number for r in listed])
+    names = store.recordings.composition[numbers].astype(str)
+    composition = np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64)
     found: dict[str, Any] = {}
     for asked in SIDES:
         side = OTHER[asked]
@@ -354,7 +354,10 @@ def _chance(
             sigma=sigma.astype(np.float32),
             nearest=Exact(own),
         )
-        found[asked] = chance.measure(
-            vectors[asked], haystack, composition, likeness[asked]
-        ).plain()
+        cut = cut_queries(store, places, numbers, asked, max(chance.LENGTHS_S), STRETCHES)
+        queries = (
+            (Stretch.whole(Windows(query, embedder, haystack)), int(composition[recording]))
+            for recording, query in cut
+        )
+        found[asked] = chance.measure(queries, haystack, composition[places.recording]).plain()
     return found

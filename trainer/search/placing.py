@@ -13,11 +13,14 @@ vote
     the best place is a candidate. Notes that merely sound alike vote here and there; what is the same
     music votes for one o.
 alignment
-    Of each candidate all windows are compared with all of its segments. o and r are refined to an
-    eighth of a second and half a per cent by the sum of z over windows that then begin near a segment;
-    the score is the largest sum of z - 1.5 over any stretch of consecutive pairs (Smith and Waterman's
-    local alignment without gaps), so a query of which the recording holds a part is found by that
-    part. Its first and last pair are the place in time.
+    Of each candidate all windows are compared with all of its segments; o and r are refined to an
+    eighth of a second and half a per cent by the sum of z over segments and the windows that then
+    begin nearest to them. Then each segment is paired with the window that begins with it. What a pair is
+    worth is its z less the mean z of the window and the other segments of the recording that begin two
+    seconds or more away: music of one texture is alike everywhere, the same music is alike here.
+    The score is the largest sum of that worth - 1.5 over any stretch of consecutive pairs (Smith and
+    Waterman's local alignment without gaps), so a query of which the recording holds a part is found
+    by that part. Its first and last pair are the place in time.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ TEMPI = np.round(np.arange(0.90, 1.1001, 0.01), 2)
 COUNTS_FROM = 2.0  # z of a vote that is worth nothing
 NEAR_S = 0.3  # a window so far from a segment's start says nothing about an alignment
 PAIR_S = 0.13  # windows every quarter second: one is at most an eighth from a segment
-DRIFT = 1.5  # z that a pair must have not to count against a stretch
+DRIFT = 1.5  # worth that a pair must have not to count against a stretch
+ELSEWHERE_S = 2.0
+FEW = 4  # segments
 SLOWER = 0.5  # votes lose so much a unit of tempo: of equal tempi the nearest to 1 is taken
 
 Floats = npt.NDArray[np.float64]
@@ -83,7 +88,7 @@ class Alignment:
 
     Attributes
     ----------
-    score : Σ (z - 1.5) over the pairs of the stretch; 0 where there is none
+    score : Σ (worth - 1.5) over the pairs of the stretch; 0 where there is none
     pairs : how many
     query_s, recording_s : start of the first and of the last pair's window and segment
     """
@@ -150,17 +155,20 @@ def refine(candidate: Candidate, start_s: Floats, z: FloatArray, segment_s: Floa
     span = float(start_s.max() - start_s.min())
     tempi = candidate.tempo + (np.arange(-4, 5) * 0.005 if span > 2 else np.zeros(1))
     tempi = tempi[(tempi >= TEMPI[0] - 1e-9) & (tempi <= TEMPI[-1] + 1e-9)]
-    # A tempo turns around the middle of the query, not around its start.
-    middle = float(start_s.mean())
+    # A tempo turns around the middle of what is there of the query.
+    at = candidate.offset_s + candidate.tempo * start_s
+    there = (at >= segment_s[0] - NEAR_S) & (at <= segment_s[-1] + NEAR_S)
+    middle = float(start_s[there].mean() if there.any() else start_s.mean())
     begins = candidate.offset_s + candidate.tempo * middle + np.arange(-8, 9) * 0.125
+    segment = np.arange(len(segment_s))[None]
     best, kept = -np.inf, candidate
     for tempo in tempi:
         offsets = begins - tempo * middle
-        at = offsets[:, None] + tempo * start_s[None]
-        row = nearest(segment_s, at)
-        apart = np.abs(segment_s[row] - at)
+        wanted = (segment_s[None] - offsets[:, None]) / tempo
+        window = nearest(start_s, wanted)
+        apart = np.abs(start_s[window] - wanted)
         weight = np.maximum(0.0, 1 - apart / NEAR_S)
-        agreement = (weight * z[np.arange(len(start_s))[None], row]).sum(axis=1)
+        agreement = (weight * z[window, segment]).sum(axis=1)
         agreement /= np.sqrt((weight**2).sum(axis=1)) + 1e-9
         agreement *= 1 - SLOWER * abs(tempo - 1)
         i = int(agreement.argmax())
@@ -180,9 +188,27 @@ def pairs_of(candidate: Candidate, start_s: Floats, segment_s: Floats) -> tuple[
     return window[segment], segment
 
 
-def align(candidate: Candidate, z: FloatArray, query_s: Floats, segment_s: Floats) -> Alignment:
-    """The best stretch of pairs, whose likenesses are ``z`` [P], in the order of time."""
-    first, last, score = best_stretch(z.astype(np.float64) - DRIFT)
+def worth(z: FloatArray, segment: Ints, segment_s: Floats) -> FloatArray:
+    """What pairs are worth: the z of each, less the mean z of its window and the segments elsewhere.
+
+    Parameters
+    ----------
+    z : of each pair's window and every segment of the recording [P, R]
+    segment : of each pair [P]
+    segment_s : starts of the segments [R]
+    """
+    away = np.abs(segment_s[None] - segment_s[segment][:, None]) >= ELSEWHERE_S
+    count = away.sum(axis=1)
+    mean = (z * away).sum(axis=1) / np.maximum(count, 1)
+    mean[count < FEW] = 0.0  # too few to say what the recording is like
+    return (z[np.arange(len(segment)), segment] - np.maximum(mean, 0.0)).astype(np.float32)
+
+
+def align(
+    candidate: Candidate, worths: FloatArray, query_s: Floats, segment_s: Floats
+) -> Alignment:
+    """The best stretch of pairs of these ``worths`` [P], in the order of time."""
+    first, last, score = best_stretch(worths.astype(np.float64) - DRIFT)
     if last < first:
         begin = candidate.offset_s
         return Alignment(
