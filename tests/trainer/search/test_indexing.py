@@ -215,7 +215,9 @@ def test_a_recording_that_changed_is_embedded_again(
 ) -> None:
     make_index(store_of((0, 1)), Counting(), out)
     shutil.copytree(corpus.parent, tmp_path / "corpus")
-    write_midi(tmp_path / "corpus" / SPECS[1].midi, make_notes(SPECS[1].seconds, 77))
+    notes = make_notes(SPECS[1].seconds, 1)
+    notes[0] = (*notes[0][:2], 30, notes[0][3])  # one note of another pitch
+    write_midi(tmp_path / "corpus" / SPECS[1].midi, notes)
     table = corpus_of(tmp_path / "corpus" / "0-1.csv")
     changed = build_quietly(table, tmp_path / "stores").store
     embedder = Counting()
