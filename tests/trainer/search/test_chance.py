@@ -4,67 +4,87 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
-from trainer.search import chance
 from trainer.search.chance import Chance, measure
-from trainer.search.finding import Haystack, alignments, moments
+from trainer.search.finding import Haystack, Stretch, moments, searched
 from trainer.search.nearest import Exact
 from trainer.search.placing import Places
 
-COMPOSITIONS, ROWS, WIDTH = 12, 40, 24
-GUMBEL = Chance(windows=(1, 4, 16), location=(2.0, 3.0, 4.0), scale=(0.5, 0.75, 1.0),
-                stretches=(64, 64, 64))  # fmt: skip
+COMPOSITIONS, ROWS, WIDTH, QUERIES = 16, 42, 24, 32
+GUMBEL = Chance(seconds=(4.0, 16.0, 64.0), location=(2.0, 3.0, 4.0), scale=(0.5, 0.75, 1.0),
+                stretches=(64, 64, 64), left_out=(0, 0, 0))  # fmt: skip
 
 
 def share(score: float, location: float, scale: float) -> float:
-    """A Gumbel distribution's upper tail, of four tries."""
-    return 1 - math.exp(-math.exp(-((score - location) / scale - math.log(4))))
+    """The upper tail of a Gumbel distribution that is a quarter wider."""
+    return 1 - math.exp(-math.exp(-(score - location) / (1.25 * scale)))
 
 
 def test_the_share_falls_with_the_score() -> None:
-    shares = [GUMBEL.false_alarms(s, 4) for s in np.arange(0, 40, 0.25)]
+    shares = [GUMBEL.false_alarms(s, 16.0) for s in np.arange(-2, 40, 0.25)]
     assert shares[0] == pytest.approx(1.0, abs=1e-6)
     assert all(a >= b for a, b in itertools.pairwise(shares))
     assert 0 < shares[-1] < 1e-15  # no cancellation
 
 
 def test_the_share_rises_with_the_length() -> None:
-    shares = [GUMBEL.false_alarms(6.0, n) for n in (1, 2, 4, 9, 16, 40, 1000)]
+    shares = [GUMBEL.false_alarms(6.0, s) for s in (4.0, 5.0, 16.0, 30.0, 64.0, 90.0, 4000.0)]
     assert all(a < b for a, b in itertools.pairwise(shares))
 
 
 @pytest.mark.parametrize(
-    ("windows", "location", "scale"),
+    ("seconds", "location", "scale"),
     [
-        (1, 2.0, 0.5), (4, 3.0, 0.75), (16, 4.0, 1.0),  # what was measured
-        (2, 2.5, 0.625), (8, 3.5, 0.875),  # half-way in the logarithm
-        (64, 5.0, 1.25), (256, 6.0, 1.5),  # on as between the last two
-        (0, 2.0, 0.5),
+        (4.0, 2.0, 0.5), (16.0, 3.0, 0.75), (64.0, 4.0, 1.0),  # what was measured
+        (8.0, 2.5, 0.625), (32.0, 3.5, 0.875),  # half-way in the logarithm
+        (64.0 * math.e, 5.0, 1.0), (64.0 * math.e**2, 6.0, 1.0),  # more tries
+        (1.0, 2.0, 0.5),
     ],
 )  # fmt: skip
-def test_between_and_beyond_lengths(windows: int, location: float, scale: float) -> None:
+def test_between_and_beyond_lengths(seconds: float, location: float, scale: float) -> None:
     for score in (1.0, 4.0, 9.0):
         expected = share(score, location, scale)
-        assert GUMBEL.false_alarms(score, windows) == pytest.approx(expected, rel=1e-6)
+        assert GUMBEL.false_alarms(score, seconds) == pytest.approx(expected, rel=1e-6)
 
 
-def test_what_falls_with_length_is_kept_beyond() -> None:
-    falling = Chance(windows=(1, 4), location=(3.0, 2.0), scale=(1.0, 0.5), stretches=(64, 64))
-    assert falling.false_alarms(4.0, 400) == pytest.approx(share(4.0, 2.0, 0.5))
-    single = Chance(windows=(3,), location=(2.0,), scale=(0.5,), stretches=(64,))
-    for windows in (1, 3, 99):
-        assert single.false_alarms(4.0, windows) == pytest.approx(share(4.0, 2.0, 0.5))
+def test_what_was_measured_lower_of_longer_ones_is_not_believed() -> None:
+    falling = Chance(
+        seconds=(4.0, 16.0), location=(3.0, 2.0), scale=(1.0, 0.5), stretches=(64, 64),
+        left_out=(0, 0),
+    )  # fmt: skip
+    for seconds in (4.0, 9.0, 16.0):
+        assert falling.false_alarms(4.0, seconds) == pytest.approx(share(4.0, 3.0, 1.0))
+    single = Chance(seconds=(6.0,), location=(2.0,), scale=(0.5,), stretches=(64,), left_out=(0,))
+    for seconds in (4.0, 6.0):
+        assert single.false_alarms(4.0, seconds) == pytest.approx(share(4.0, 2.0, 0.5))
 
 
 def test_an_empty_one_cannot_say() -> None:
-    empty = Chance(windows=(), location=(), scale=(), stretches=())
-    assert empty.false_alarms(99.0, 3) is None
+    empty = Chance(seconds=(), location=(), scale=(), stretches=(), left_out=())
+    assert empty.false_alarms(99.0, 8.0) is None
     for each in (empty, GUMBEL):
         assert Chance.from_plain(each.plain()) == each
         assert all(isinstance(v, list) for v in each.plain().values())
+
+
+class Heard:
+    """Windows every quarter second whose vectors are given; at any tempo they are the same."""
+
+    query = None
+
+    def __init__(self, vectors: np.ndarray, haystack: Haystack) -> None:
+        self.vectors, self.haystack, self.embedder = vectors, haystack, self
+        self.start_s = np.arange(len(vectors)) / 4
+
+    def of(self, which: np.ndarray) -> Any:
+        return self.vectors[which], self.haystack.moments(self.vectors[which])
+
+    def of_query(self, query: None, start_s: np.ndarray, tempo: float) -> np.ndarray:
+        return self.vectors[np.round(start_s * 4).astype(int).clip(0, len(self.vectors) - 1)]
 
 
 class Null:
@@ -73,31 +93,46 @@ class Null:
     def __init__(self, seed: int, compositions: int = COMPOSITIONS) -> None:
         rng = np.random.default_rng(seed)
         self.composition = np.repeat(np.arange(compositions), ROWS)
-        self.places = Places.of(
-            self.composition, np.tile(np.arange(ROWS), compositions), compositions
-        )
-        self.rows, self.queries = (
-            np.concatenate([stream(rng, ROWS) for _ in range(compositions)]) for _ in range(2)
-        )
-        mean, sigma = moments(self.rows, self.queries)
+        start = np.tile(np.arange(ROWS), compositions)
+        self.rows = np.concatenate([stream(rng, ROWS) for _ in range(compositions)])
+        other = np.concatenate([stream(rng, ROWS) for _ in range(compositions)])
+        mean, sigma = moments(self.rows, other)
         self.haystack = Haystack(
-            vectors=self.rows, places=self.places, background=self.rows,
-            mean=mean.astype(np.float32), sigma=sigma.astype(np.float32), nearest=Exact(self.rows),
+            vectors=self.rows, places=Places.of(self.composition, start, compositions),
+            background=self.rows, mean=mean.astype(np.float32), sigma=sigma.astype(np.float32),
+            nearest=Exact(self.rows),
         )  # fmt: skip
+        self.queries = [
+            (self.stretch(stream(rng, 40, 4)), i % compositions) for i in range(QUERIES)
+        ]
+
+    def stretch(self, vectors: np.ndarray) -> Stretch:
+        heard: Any = Heard(vectors, self.haystack)
+        return Stretch.whole(heard)
 
     def measured(self) -> Chance:
-        return measure(
-            self.queries, self.haystack, self.composition, moments(self.queries, self.rows)
-        )
+        return measure(self.queries, self.haystack, self.composition)
+
+    def own(self, composition: int) -> Stretch:
+        """The rows of a composition as a query, a little off; every quarter second the same row."""
+        rng = np.random.default_rng(composition)
+        rows = self.rows[composition * ROWS :][:ROWS]
+        return self.stretch(unit(np.repeat(rows, 4, axis=0)[:160] + off(rng, (160, WIDTH))))
+
+
+def off(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    return 0.05 * rng.standard_normal(shape)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
 def stream(rng: np.random.Generator, seconds: int, hops: int = 1) -> np.ndarray:
-    """Unit vectors every 1 / hops s, each the mean of what is drawn for its four seconds."""
-    drawn = rng.standard_normal(((seconds + 3) * hops + 1, WIDTH))
+    """Unit vectors every 1 / hops s, each the sum of what is drawn for its four seconds."""
+    drawn = rng.standard_normal(((seconds + 4) * hops, WIDTH))
     sums = np.cumsum(np.concatenate([np.zeros((1, WIDTH)), drawn]), axis=0)
-    windows = sums[4 * hops :] - sums[: -4 * hops]
-    windows = windows[: seconds * hops]
-    return (windows / np.linalg.norm(windows, axis=1, keepdims=True)).astype(np.float32)
+    return unit((sums[4 * hops :] - sums[: -4 * hops])[: seconds * hops])
 
 
 @pytest.fixture(scope="module")
@@ -110,15 +145,14 @@ def measured(null: Null) -> Chance:
     return null.measured()
 
 
-@pytest.mark.parametrize("seconds", [1, 5, 16])
+@pytest.mark.parametrize("seconds", [4.0, 9.0, 20.0])
 def test_of_what_is_not_there_no_more_is_found_than_was_asked_for(
-    null: Null, measured: Chance, seconds: int
+    null: Null, measured: Chance, seconds: float
 ) -> None:
-    rng, shares = np.random.default_rng(100 + seconds), []
-    for _ in range(200):
-        vectors = stream(rng, seconds, 4)
-        starts = np.arange(len(vectors)) / 4
-        found = alignments(starts, vectors, null.haystack)
+    rng, shares = np.random.default_rng(100), []
+    for _ in range(150):
+        vectors = stream(rng, 40, 4)[: round((seconds - 4) * 4) + 1]
+        found = searched(null.stretch(vectors), null.haystack)
         alarms = measured.false_alarms(found[0].score if found else 0.0, seconds)
         assert alarms is not None
         shares.append(alarms)
@@ -127,40 +161,42 @@ def test_of_what_is_not_there_no_more_is_found_than_was_asked_for(
 
 
 def test_what_is_there_is_no_false_alarm(null: Null, measured: Chance) -> None:
-    rng = np.random.default_rng(7)
-    rows = null.rows[3 * ROWS + 10 : 3 * ROWS + 22]
-    vectors = rows + 0.15 * rng.standard_normal(rows.shape).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    first, *others = alignments(np.arange(12.0), vectors, null.haystack)
+    first, *others = searched(null.own(3), null.haystack)
     assert first.candidate.recording == 3
-    assert first.recording_s[0] == pytest.approx(10, abs=1.0)
-    alarms = measured.false_alarms(first.score, 12)
+    assert first.candidate.offset_s == pytest.approx(0.0, abs=1.0)
+    alarms = measured.false_alarms(first.score, 40.0)
     assert alarms is not None
     assert alarms < 1e-6
-    assert all((measured.false_alarms(o.score, 12) or 1) > 1e-3 for o in others)
+    assert all((measured.false_alarms(o.score, 40.0) or 0) > 1e-3 for o in others)
 
 
-def test_what_is_measured(measured: Chance, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert measured.windows == (1, 3, 7, 16, 32)  # no recording has 64
-    assert measured.stretches == (64,) * 5
-    assert all(s >= 0.1 for s in measured.scale)
-    monkeypatch.setattr(chance, "STRETCHES", 30)
-    assert Null(0).measured().stretches == (30,) * 5
-    monkeypatch.setattr(chance, "STRETCHES", 23)  # too few to say anything by
-    assert Null(0).measured().windows == ()
+def test_what_is_measured(null: Null, measured: Chance) -> None:
+    assert measured.seconds == (4.0, 6.0, 10.0, 20.0, 40.0)
+    assert measured.stretches == (64, 64, 64, 64, 32)  # one of 40 s has room for two of the others
+    assert measured.left_out == (0,) * 5
+    assert all(s > 0 for s in measured.scale)
+    few = Chance(seconds=(), location=(), scale=(), stretches=(), left_out=())
+    assert measure(null.queries[:7], null.haystack, null.composition) == few
+    some = measure(null.queries[:8], null.haystack, null.composition)
+    assert some.seconds == (4.0, 6.0, 10.0, 20.0)  # of 40 s there are only eight
 
 
 def test_the_same_composition_is_no_false_alarm(null: Null, measured: Chance) -> None:
-    # Were it there, everything would be found by itself.
-    twin = Null(0)
-    own = moments(null.rows, null.rows)
-    found = measure(null.rows, twin.haystack, null.composition, own)
-    assert max(found.location) < 3 * max(measured.location) + 5
-    apart = np.arange(len(null.rows))  # each row a composition of its own
-    other = measure(null.rows, twin.haystack, apart, own)
+    own = [(null.own(i), i) for i in range(COMPOSITIONS)]
+    found = measure(own, null.haystack, null.composition)
+    other = measure([(s, i + 1) for s, i in own], null.haystack, null.composition)
+    assert max(found.location) < max(measured.location) + 5
     assert other.location[-1] > found.location[-1] + 20
 
 
+def test_the_same_music_under_another_title_is_left_out(null: Null, measured: Chance) -> None:
+    twins = [*null.queries[2:], (null.own(4), 5), (null.own(8), 2)]
+    found = measure(twins, null.haystack, null.composition)
+    assert found.left_out[-1] == 2
+    assert found.stretches == measured.stretches
+    np.testing.assert_allclose(found.location, measured.location, atol=1.0)
+
+
 def test_few_compositions_cannot_say() -> None:
-    assert Null(1, 4).measured().windows == ()
-    assert Null(1, 5).measured().windows == (1, 3, 7, 16, 32)
+    assert Null(1, 4).measured().seconds == ()
+    assert len(Null(1, 5).measured().seconds) == 5
