@@ -134,7 +134,8 @@ def enlarged(index: Index, rows: int) -> Index:
         record=index.record,
         recordings=pa.table(names),
         rows=pa.table(columns),
-        vectors=vectors,
+        stored={side: v.astype(np.float16) for side, v in vectors.items()},
+        vectors=dict(vectors),
         nearest={side: Exact(vectors[side]) for side in SIDES},
     )
 

@@ -41,7 +41,9 @@ def index(
     baseline: BaselineOption = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the index. [default: data/indexes/<store>-<run or baseline>]"),
+        typer.Option(
+            help="Folder of the index. [default: data/indexes/<corpus>-<run or baseline>]"
+        ),
     ] = None,
     approximate: Annotated[
         bool,

@@ -14,12 +14,13 @@ from pipeline.base.errors import EXIT_DATA, StoreError, UsageError, XmodalError
 from pipeline.base.files import atomic_write
 from pipeline.store.reader import Store, find_newest
 from trainer.devices import pick_device
-from trainer.export import pack_model
+from trainer.export import check_exportable, pack_model
 from trainer.search.answers import Answer
 from trainer.search.asking import ask
 from trainer.search.embedders import ModelEmbedder, embedder_of
-from trainer.search.folder import Index, open_index
+from trainer.search.folder import Index, open_index, read_record
 from trainer.search.indexing import make_index
+from trainer.search.nearest import has_faiss
 from trainer.search.queries import MIDI_SUFFIXES, Query, read_query
 
 FEATURES, INDEXES = Path("data/features"), Path("data/indexes")
@@ -39,11 +40,13 @@ def index(
 ) -> None:
     """Make an index of a store, or bring it up to date."""
     embedder = embedder_of(run, baseline, pick_device(device))
+    if isinstance(embedder, ModelEmbedder) and not embedder.run.exported:
+        check_exportable(embedder.run)  # before hours of embedding with weights that still change
     if store_path is None:
         store_path = find_newest(FEATURES)
         console.say(f"store: {store_path} (the newest in {FEATURES})")
     store = Store.open(store_path)
-    target = out or INDEXES / f"{store.name}-{embedder.name}"
+    target = out or INDEXES / f"{store.record['corpus']}-{embedder.name}"
     with console.progress(f"embed {embedder.name}", int(store.segments.valid.sum())) as update:
         made = make_index(
             store,
@@ -88,37 +91,40 @@ def query(
 ) -> None:
     """Look for every file; what cannot be read is said, and the rest is looked for."""
     named = embedder_of(run, baseline, pick_device(device)) if run or baseline else None
+    if not exact and read_record(index_path)["approximate"] and not has_faiss():
+        console.say("warning: faiss-cpu is not installed; searching exactly, which takes longer")
+        exact = True
     found = open_index(index_path, exact=exact)
     embedder = found.embedder(named, pick_device(device))
-    listed = list(_files(files))
+    failed: list[dict[str, str]] = []
+    listed = _files(files, failed)
     one = len(files) == 1 and not files[0].is_dir()
     if listen is not None and not one:
         listen.mkdir(parents=True, exist_ok=True)
     store = _store_of(found, store_path, console) if listen is not None else None
     answers: list[Answer] = []
-    failed: list[dict[str, str]] = []
     with contextlib.nullcontext(_silent) if one else console.progress("ask", len(listed)) as update:
         for done, (file, name) in enumerate(zip(listed, _page_names(listed), strict=True), 1):
             try:
                 asked = read_query(file)
                 answer = ask(asked, found, embedder, most=top, rate=rate)
-            except XmodalError as error:
-                if one:
-                    raise
-                console.say(f"error: {error}")
-                failed.append({"file": str(file), "kind": error.kind, "message": str(error)})
-            else:
                 answers.append(answer)
                 if listen is not None:
                     page = listen if one else listen / f"{name}.html"
                     _write_page(page, asked, answer, store, console)
+            except (XmodalError, OSError) as error:
+                if one:
+                    raise
+                console.say(f"error: {error}")
+                kind = getattr(error, "kind", "system")
+                failed.append({"file": str(file), "kind": kind, "message": str(error)})
             update(done, file.name)
     if one:
         console.result(answers[0].plain(), answers[0].text())
         return
     summary = f"{len(answers)} files looked for, {sum(a.found for a in answers)} found"
     if failed:
-        summary += f", {len(failed)} could not be read"
+        summary += f", {len(failed)} with errors"
     console.result(
         {"answers": [a.plain() for a in answers], "failed": failed},
         "\n\n".join([*(a.text() for a in answers), summary]),
@@ -131,8 +137,11 @@ def _silent(done: float, note: str) -> None:
     """One file needs no progress."""
 
 
-def _files(given: Sequence[Path]) -> list[Path]:
-    """The files, and those of folders that are called like audio or MIDI, each once, in order."""
+def _files(given: Sequence[Path], failed: list[dict[str, str]]) -> list[Path]:
+    """The files, and those of folders that are called like audio or MIDI, each once, in order.
+
+    Folders without any join ``failed``; where nothing else was given, that is an error.
+    """
     found: list[Path] = []
     for path in given:
         if path.is_dir():
@@ -141,7 +150,10 @@ def _files(given: Sequence[Path]) -> list[Path]:
                 p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file()
             )
             if not inside:
-                raise UsageError(f"{path} holds no audio or MIDI file")
+                empty = UsageError(f"{path} holds no audio or MIDI file")
+                if len(given) == 1:
+                    raise empty
+                failed.append({"file": str(path), "kind": empty.kind, "message": str(empty)})
             found += inside
         else:
             found.append(path)

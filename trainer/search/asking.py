@@ -11,6 +11,7 @@ from trainer.search.placing import Alignment
 from trainer.search.queries import Query
 
 RATE = 0.01  # false alarms
+NAMES = ("key", "composer", "title", "composition", "split")
 
 
 def ask(
@@ -23,11 +24,10 @@ def ask(
     most : recordings that are told
     rate : share of false alarms up to which a recording is called found
     """
-    haystack = index.haystack(OTHER[query.side])
+    haystack = index.haystacks[OTHER[query.side]]
     found = searched(Stretch.whole(Windows(query, embedder, haystack)), haystack)
     chance = index.chance(query.side)
-    names = {name: index.recordings.column(name).to_pylist() for name in NAMES}
-    lasts = index.recordings.column("duration_s").to_pylist()
+    names = index.names
     matches = []
     for rank, alignment in enumerate((a for a in found[:most] if a.pairs), 1):
         alarms = chance.false_alarms(alignment.score, query.seconds)
@@ -36,14 +36,14 @@ def ask(
             Match(
                 rank=rank,
                 recording=int(names["store_recording"][number]),
-                **{name: str(names[name][number]) for name in NAMES if name != "store_recording"},
+                **{name: str(names[name][number]) for name in NAMES},
                 score=round(alignment.score, 2),
                 false_alarms=alarms,
                 found=alarms is not None and alarms <= rate,
                 query_s=_span(
                     alignment.query_s, SEGMENT_S / alignment.candidate.tempo, query.seconds
                 ),
-                recording_s=_recording_span(alignment, float(lasts[number])),
+                recording_s=_recording_span(alignment, float(names["duration_s"][number])),
                 tempo=round(alignment.candidate.tempo, 3),
             )
         )
@@ -55,9 +55,6 @@ def ask(
         embedder=embedder.name,
         rate=rate,
     )
-
-
-NAMES = ("key", "composer", "title", "composition", "split", "store_recording")
 
 
 def _span(starts: tuple[float, float], length: float, most: float) -> tuple[float, float]:

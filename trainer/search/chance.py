@@ -1,10 +1,10 @@
 """How high music scores that is not in an index: what a score is worth.
 
-When an index is made, stretches of its own recordings are cut from the store as queries are, looked for
-as queries are, and all recordings of their composition are taken not to be there: whatever is found
-then is a false alarm. Of several lengths, location and scale of a Gumbel distribution (which maxima
-of many tries follow) are fitted by moments, without stretches that score beyond all reason: those
-are the same music under another title. Neither falls with the length; between lengths both are
+When an index is made, stretches of its own recordings are cut from the store as queries are, looked
+for as queries are, and all recordings of their composition are taken not to be there: whatever is
+found then is a false alarm. Of several lengths, location and scale of a Gumbel distribution (which
+maxima of many tries follow) are fitted by moments, without stretches that score beyond all reason:
+those are the same music under another title. Neither falls with the length; between lengths both are
 interpolated in its logarithm, and beyond the longest the location grows by a scale with every factor
 of e, as maxima of so many more tries do. The share of false alarms of a score is the distribution's
 upper tail; its scale is widened by ``CARE``, because what people look for is not always like what
@@ -27,7 +27,7 @@ from trainer.search.finding import HOP_S, Haystack, Stretch, searched
 LENGTHS_S = (4.0, 6.0, 10.0, 20.0, 40.0)
 EACH = 2  # stretches of a length that are cut from one query
 LEAST = 5  # compositions
-ENOUGH = 16  # stretches of a length
+ENOUGH = 12  # stretches of a length
 UNREASONABLE = 10.0  # scales above the median
 CARE = 1.25
 EULER = 0.5772156649015329

@@ -26,6 +26,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -41,6 +42,7 @@ from pipeline.descriptors.contract import Side
 from pipeline.store.schema import is_sealed, seal
 from trainer.run import open_run
 from trainer.search.chance import Chance
+from trainer.search.contents import SIDES
 from trainer.search.embedders import BaselineEmbedder, Embedder, ModelEmbedder
 from trainer.search.errors import IndexFolderError
 from trainer.search.finding import Haystack
@@ -51,9 +53,8 @@ RECORD, PARTS, MODEL = "index.json", ".parts", "model"
 DATA = ("*.npy", "*.faiss", "*.parquet")
 SCHEMA, KIND = 1, "xmodal-index"
 BACKGROUND = 2048  # rows by which likeness is measured
-SIDES: tuple[Side, Side] = ("audio", "midi")
 
-FloatArray = npt.NDArray[np.float32]
+Half = npt.NDArray[np.float16]
 
 
 class ByNeed(dict[Any, Any]):
@@ -77,25 +78,39 @@ class Index:
     path, record : its folder and its commit record
     recordings : the table, one row per recording
     rows : columns of the rows
-    vectors : by side, unit rows float32 [n, D]
+    stored : by side, unit rows float16 [n, D], on the disk
+    vectors : by side, the same in memory as float32 where they are searched exactly
+    nearest : by side, what finds rows
     """
 
     path: Path
     record: dict[str, Any]
     recordings: pa.Table
     rows: pa.Table
-    vectors: dict[Side, FloatArray]
+    stored: dict[Side, Half]
+    vectors: dict[Side, npt.NDArray[Any]]
     nearest: dict[Side, Exact | Approximate]
 
     def __len__(self) -> int:
         return self.rows.num_rows
 
-    def haystack(self, side: Side) -> Haystack:
-        """One side as it is searched."""
+    @cached_property
+    def haystacks(self) -> dict[Side, Haystack]:
+        """Each side as it is searched."""
+        return ByNeed(self._haystack)
+
+    @cached_property
+    def names(self) -> dict[str, list[Any]]:
+        """The table of recordings as lists, by column."""
+        return {
+            name: self.recordings.column(name).to_pylist() for name in self.recordings.schema.names
+        }
+
+    def _haystack(self, side: Side) -> Haystack:
         return Haystack(
             vectors=self.vectors[side],
             places=self.places(),
-            background=self.vectors[side][spread(len(self), BACKGROUND)],
+            background=self.stored[side][spread(len(self), BACKGROUND)].astype(np.float32),
             mean=self.rows.column(f"{side}_mean").to_numpy(),
             sigma=self.rows.column(f"{side}_sigma").to_numpy(),
             nearest=self.nearest[side],
@@ -146,6 +161,8 @@ class Index:
 def open_index(path: Path, *, exact: bool = False) -> Index:
     """Open an index; every file is compared with its recorded SHA-256.
 
+    What is open stays as it is when the index is brought up to date meanwhile.
+
     Parameters
     ----------
     exact : search exactly even where there is an approximate index
@@ -156,8 +173,19 @@ def open_index(path: Path, *, exact: bool = False) -> Index:
         kinds ``missing``, ``not-an-index``, ``schema``, ``damaged``.
     """
     record = read_record(path)
+    try:
+        return _opened(path, record, exact)
+    except IndexFolderError:
+        if read_record(path) == record:
+            raise
+    return _opened(path, read_record(path), exact)  # it was brought up to date in between
+
+
+def _opened(path: Path, record: dict[str, Any], exact: bool) -> Index:
     for name, entry in record["files"].items():
         file = path / name
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise damaged(path, RECORD, "names a file elsewhere")
         if not file.is_file():
             raise damaged(path, name, "is missing")
         size = file.stat().st_size
@@ -165,24 +193,36 @@ def open_index(path: Path, *, exact: bool = False) -> Index:
             raise damaged(path, name, f"has {size} bytes, not {entry['size']}")
         if sha256_file(file) != entry["sha256"]:
             raise damaged(path, name, "does not match its SHA-256")
+    shape = (record["rows"], record["embedder"]["width"])
+    stored: dict[Side, Half] = {}
+    for side in SIDES:
+        stored[side] = np.load(path / record["data"][side], mmap_mode="r", allow_pickle=False)
+        if stored[side].dtype != np.float16 or stored[side].shape != shape:
+            raise damaged(path, record["data"][side], "is not of the index's shape")
 
-    def load(side: Side) -> FloatArray:
-        stored = np.load(path / record["data"][side], allow_pickle=False)
-        return np.asarray(stored, np.float32)
+    def approximate(side: Side) -> dict[str, Any] | None:
+        return record["approximate"][side] if record["approximate"] and not exact else None
+
+    def in_memory(side: Side) -> npt.NDArray[Any]:
+        return stored[side] if approximate(side) else stored[side].astype(np.float32)
 
     def finder(side: Side) -> Exact | Approximate:
-        approximate = record["approximate"] and record["approximate"][side]
-        if approximate and not exact:
-            return Approximate.open(path / approximate["file"], approximate["probes"])
-        return Exact(vectors[side])
+        made = approximate(side)
+        if made is None:
+            return Exact(vectors[side])
+        found = Approximate.open(path / made["file"], made["probes"])
+        if (found.index.ntotal, found.index.d) != shape:
+            raise damaged(path, made["file"], "is not of the index's shape")
+        return found
 
-    vectors: dict[Side, FloatArray] = ByNeed(load)
+    vectors: dict[Side, npt.NDArray[Any]] = ByNeed(in_memory)
     nearest: dict[Side, Exact | Approximate] = ByNeed(finder)
     return Index(
         path=path,
         record=record,
         recordings=pq.read_table(path / record["data"]["recordings"]),
         rows=pq.read_table(path / record["data"]["rows"]),
+        stored=stored,
         vectors=vectors,
         nearest=nearest,
     )

@@ -1,32 +1,33 @@
-"""A store → an index; an index that is there is brought up to date, embedding only what is new.
-
-Recordings are told apart by what the store holds of them, their samples and notes, so that a store
-that grew, was built again or lies elsewhere keeps its vectors. Embedding goes on where it stopped:
-every block of recordings is a file of its own until the index is committed.
-"""
+"""A store → an index; an index that is there is brought up to date, embedding only what is new."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.base.config import digest
 from pipeline.base.errors import UsageError
-from pipeline.base.files import FolderLock, atomic_write, sweep_temporaries
-from pipeline.descriptors.contract import Notes, Side
-from pipeline.spectral import SEGMENT_SAMPLES
+from pipeline.base.files import FolderLock, sweep_temporaries
+from pipeline.descriptors.contract import Side
 from pipeline.store.reader import Store
 from trainer.search import chance, folder
+from trainer.search.contents import (
+    SIDES,
+    FloatArray,
+    Half,
+    Progress,
+    Recording,
+    name_table,
+    places_of,
+    recordings_of,
+    row_table,
+    vectors_of,
+)
 from trainer.search.cutting import cut_queries
 from trainer.search.embedders import Embedder
 from trainer.search.errors import IndexFolderError
@@ -35,7 +36,7 @@ from trainer.search.folder import (
     BACKGROUND,
     PARTS,
     RECORD,
-    SIDES,
+    Index,
     commit,
     is_index,
     keep,
@@ -45,14 +46,7 @@ from trainer.search.folder import (
 from trainer.search.nearest import Exact, build_approximate, load_faiss, spread
 from trainer.search.placing import Places
 
-BLOCK = 1024  # segments that are embedded, and kept, together
 STRETCHES = 32  # of each side that are looked for to see what chance scores
-NAMES = ("key", "composer", "title", "composition", "split", "duration_s")
-
-Half = npt.NDArray[np.float16]
-FloatArray = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-Progress = Callable[[float, str], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +91,8 @@ def make_index(
     Parameters
     ----------
     keep_model : writes the embedder's model into the folder that it is given
+    approximate : make approximate indexes, too; an index that has them gets them anew without it
+    overwrite : as if nothing were there
     progress, say : called with segments done, and with what else takes long
 
     Raises
@@ -109,30 +105,43 @@ def make_index(
     """
     if out.exists() and not is_index(out) and any(not is_lock(p) for p in out.iterdir()):
         raise UsageError(f"{out} is no index, and not empty: name another folder")
-    if approximate:
-        load_faiss()  # or hours of embedding would end with the word that it is missing
     with FolderLock(out):
         sweep_temporaries(out)
-        known = {} if overwrite else _known(out, embedder)
+        before = None if overwrite else _before(out, embedder)
+        approximate = approximate or (
+            before is not None and before.record["approximate"] is not None
+        )
+        if approximate:
+            load_faiss()  # or hours of embedding would end with the word that it is missing
         listed = list(recordings_of(store))
         if not listed:
             raise IndexFolderError(f"{store.path} has no segment with notes", kind="empty")
+        names = name_table(listed, store)
+        about = {
+            "name": store.name, "path": str(store.path.resolve()), "identity": store.identity,
+            "licence": store.record.get("licence"),
+        }  # fmt: skip
+        known = {} if before is None else _vectors_in(before)
         had = sum(len(r.rows) for r in listed if r.content in known)
-        vectors = _vectors(listed, known, store, embedder, out / PARTS, progress)
         gone = len(set(known) - {r.content for r in listed})
-        places = _places(listed, store)
+        if (
+            before is not None
+            and before.recordings.equals(names)
+            and before.record["store"] == about
+            and bool(before.record["approximate"]) == approximate
+        ):
+            progress(had, "")
+            return _made(out, before.record, embedded=0, kept=had, gone=0)
+        vectors = vectors_of(listed, known, store, embedder, out / PARTS, progress)
+        places = places_of(listed, store)
         exact: dict[Side, FloatArray] = {s: v.astype(np.float32) for s, v in vectors.items()}
         sample = spread(len(places.recording), BACKGROUND)
         likeness = {side: moments(exact[side], exact[OTHER[side]][sample]) for side in SIDES}
         data: dict[str, str] = {}
         for side in SIDES:
             data[side] = keep(out, side, ".npy", partial(_save, vectors[side]))
-        data["rows"] = keep(
-            out, "rows", ".parquet",
-            lambda f: pq.write_table(_row_table(listed, places, likeness), f),
-        )  # fmt: skip
-        names = _name_table(listed, store)
-        data["recordings"] = keep(out, "recordings", ".parquet", lambda f: pq.write_table(names, f))
+        for stem, table in (("rows", row_table(listed, places, likeness)), ("recordings", names)):
+            data[stem] = keep(out, stem, ".parquet", partial(pq.write_table, table))
         if approximate:
             say("building the approximate indexes")
         built = _approximate(out, exact) if approximate else None
@@ -142,10 +151,7 @@ def make_index(
             "embedder": {
                 "name": embedder.name, "identity": embedder.identity, "width": embedder.width,
             },
-            "store": {
-                "name": store.name, "path": str(store.path.resolve()), "identity": store.identity,
-                "licence": store.record.get("licence"),
-            },
+            "store": about,
             "rows": len(places.recording),
             "recordings": len(listed),
             "data": data,
@@ -156,46 +162,18 @@ def make_index(
         files = [*data.values(), *(b["file"] for b in (built or {}).values())]
         files += [f"{p.relative_to(out)}" for p in out.glob(f"{model}/*")] if model else []
         commit(out, record, files)
+    return _made(out, record, embedded=len(places.recording) - had, kept=had, gone=gone)
+
+
+def _made(out: Path, record: dict[str, Any], *, embedded: int, kept: int, gone: int) -> Made:
+    built = record["approximate"]
     return Made(
-        path=out, rows=len(places.recording), recordings=len(listed),
-        embedded=len(places.recording) - had, kept=had, gone=gone,
+        path=out, rows=record["rows"], recordings=record["recordings"],
+        embedded=embedded, kept=kept, gone=gone,
         approximate=None if built is None else {
             side: {k: b[k] for k in ("probes", "recall", "seconds")} for side, b in built.items()
         },
     )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Recording:
-    """One recording of the store: its number there, its valid segments, what they hold."""
-
-    number: int
-    rows: Ints
-    content: str
-
-
-def recordings_of(store: Store) -> Iterator[Recording]:
-    """The recordings of a store that have segments with notes, in order."""
-    table = store.segments
-    starts = table.audio_start.astype(np.int64)
-    first = np.searchsorted(table.recording, np.arange(len(store.recordings) + 1))
-    for number in range(len(store.recordings)):
-        all_rows = np.arange(first[number], first[number + 1])
-        rows = all_rows[table.valid[all_rows]]
-        if not len(rows):
-            continue
-        content = hashlib.sha256()
-        samples = store.read("audio", int(starts[rows[0]]), int(starts[rows[-1]]) + SEGMENT_SAMPLES)
-        content.update(np.ascontiguousarray(samples, "<i2").tobytes())
-        last = rows[-1]
-        notes = store.notes(
-            int(table.note_start[rows[0]]), int(table.note_start[last] + table.note_count[last])
-        )
-        for field in dataclasses.fields(Notes):
-            content.update(np.ascontiguousarray(getattr(notes, field.name)).tobytes())
-        content.update(np.ascontiguousarray(table.start_s[rows], "<f8").tobytes())
-        content.update(np.ascontiguousarray(table.note_count[rows], "<i4").tobytes())
-        yield Recording(number=number, rows=rows, content=content.hexdigest())
 
 
 def is_lock(path: Path) -> bool:
@@ -203,111 +181,27 @@ def is_lock(path: Path) -> bool:
     return path.name.startswith(".lock")
 
 
-def _known(out: Path, embedder: Embedder) -> dict[str, dict[Side, Half]]:
-    """Vectors that the index has, by the content of their recordings."""
+def _before(out: Path, embedder: Embedder) -> Index | None:
+    """The index that is there."""
     if not (out / RECORD).exists():
-        return {}
+        return None
     record = read_record(out)
     if record["embedder"]["identity"] != embedder.identity:
         raise IndexFolderError(
-            f"{out} was made with {record['embedder']['name']}, not with {embedder.name}; name "
-            "another folder, or replace it with --overwrite",
+            f"{out} was made with {record['embedder']['name']}, not with {embedder.name} as it is "
+            "now; name another folder, or replace it with --overwrite",
             kind="other-model",
         )
-    index = open_index(out, exact=True)
+    return open_index(out, exact=True)
+
+
+def _vectors_in(index: Index) -> dict[str, dict[Side, Half]]:
+    """Vectors that an index has, by the content of their recordings."""
     places = index.places()
     return {
-        content: {side: index.vectors[side][places.rows(i)].astype(np.float16) for side in SIDES}
+        content: {side: np.asarray(index.stored[side][places.rows(i)]) for side in SIDES}
         for i, content in enumerate(index.recordings.column("content").to_pylist())
     }
-
-
-def _vectors(
-    listed: list[Recording],
-    known: dict[str, dict[Side, Half]],
-    store: Store,
-    embedder: Embedder,
-    parts: Path,
-    progress: Progress,
-) -> dict[Side, Half]:
-    """Vectors of all rows in order, embedded where they are not known."""
-    found = {r.content: known[r.content] for r in listed if r.content in known}
-    done = sum(len(r.rows) for r in listed if r.content in found)
-    progress(done, "")
-    for block in _blocks([r for r in listed if r.content not in found]):
-        file = parts / f"{digest([embedder.identity, [r.content for r in block]])}.npy"
-        rows = np.concatenate([r.rows for r in block])
-        with contextlib.suppress(OSError, ValueError, EOFError):
-            both = np.load(file, allow_pickle=False)
-            if both.shape == (2, len(rows), embedder.width):
-                found |= _shared_out(block, both)
-                done += len(rows)
-                progress(done, "")
-                continue
-        vectors = embedder.segments(store, rows)
-        both = np.stack([vectors[side] for side in SIDES]).astype(np.float16)
-        if not np.isfinite(both).all():
-            raise IndexFolderError(
-                f"{embedder.name} makes vectors that are not finite: it diverged", kind="not-finite"
-            )
-        with atomic_write(file) as handle:
-            np.save(handle, both, allow_pickle=False)
-        found |= _shared_out(block, both)
-        done += len(rows)
-        progress(done, "")
-    return {side: np.concatenate([found[r.content][side] for r in listed]) for side in SIDES}
-
-
-def _blocks(listed: list[Recording]) -> Iterator[list[Recording]]:
-    """Recordings of about a block's segments together."""
-    block: list[Recording] = []
-    seen: set[str] = set()
-    for recording in listed:
-        if recording.content in seen:  # the same recording twice is embedded once
-            continue
-        seen.add(recording.content)
-        block.append(recording)
-        if sum(len(r.rows) for r in block) >= BLOCK:
-            yield block
-            block = []
-    if block:
-        yield block
-
-
-def _shared_out(block: list[Recording], both: Half) -> dict[str, dict[Side, Half]]:
-    found: dict[str, dict[Side, Half]] = {}
-    at = 0
-    for recording in block:
-        own = both[:, at : at + len(recording.rows)]
-        found[recording.content] = {side: own[i] for i, side in enumerate(SIDES)}
-        at += len(recording.rows)
-    return found
-
-
-def _places(listed: list[Recording], store: Store) -> Places:
-    rows = np.concatenate([r.rows for r in listed])
-    number = np.repeat(np.arange(len(listed)), [len(r.rows) for r in listed])
-    return Places.of(number, store.segments.start_s[rows], len(listed))
-
-
-def _row_table(listed: list[Recording], places: Places, likeness: dict[Side, Moments]) -> pa.Table:
-    columns: dict[str, Any] = {
-        "recording": places.recording.astype(np.int32),
-        "segment": np.concatenate([r.rows for r in listed]).astype(np.int32),
-        "start_s": places.start_s,
-    }
-    for side, (mean, sigma) in likeness.items():
-        columns[f"{side}_mean"] = mean.astype(np.float32)
-        columns[f"{side}_sigma"] = sigma.astype(np.float32)
-    return pa.table(columns)
-
-
-def _name_table(listed: list[Recording], store: Store) -> pa.Table:
-    number = np.array([r.number for r in listed])
-    columns: dict[str, Any] = {n: getattr(store.recordings, n)[number] for n in NAMES}
-    columns["content"] = [r.content for r in listed]
-    columns["store_recording"] = number.astype(np.int32)
-    return pa.table(columns)
 
 
 def _save(vectors: Half, file: IO[Any]) -> None:

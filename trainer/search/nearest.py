@@ -12,6 +12,7 @@ approximate
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import time
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,11 @@ def spread(n: int, most: int) -> Ints:
     """At most so many of the numbers 0 … n - 1, the same ones every time, ascending."""
     order = np.argsort(splitmix64(np.arange(n, dtype=np.uint64)), kind="stable")
     return np.sort(order[:most]).astype(np.int64)
+
+
+def has_faiss() -> bool:
+    """Whether approximate indexes can be read here."""
+    return importlib.util.find_spec("faiss") is not None
 
 
 def load_faiss() -> Any:

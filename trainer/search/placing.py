@@ -15,9 +15,9 @@ vote
 alignment
     Of each candidate all windows are compared with all of its segments; o and r are refined to an
     eighth of a second and half a per cent by the sum of z over segments and the windows that then
-    begin nearest to them. Then each segment is paired with the window that begins with it. What a pair is
-    worth is its z less the mean z of the window and the other segments of the recording that begin two
-    seconds or more away: music of one texture is alike everywhere, the same music is alike here.
+    begin nearest to them. Then each segment is paired with the window that begins with it. What a pair
+    is worth is its z less the mean z of the window and the other segments of the recording that begin
+    two seconds or more away: music of one texture is alike everywhere, the same music is alike here.
     The score is the largest sum of that worth - 1.5 over any stretch of consecutive pairs (Smith and
     Waterman's local alignment without gaps), so a query of which the recording holds a part is found
     by that part. Its first and last pair are the place in time.
