@@ -209,7 +209,7 @@ def _better(alignment: Alignment, best: float, stretch: Stretch, haystack: Hayst
     candidate = alignment.candidate
     if abs(candidate.tempo - 1) <= SAME_TEMPO or alignment.score < HOPELESS * best:
         return alignment
-    # Windows of the query's own tempo agree by their middles, those of the recording's by their starts.
+    # Windows of the query's own tempo agree by their middles, stretched ones by their starts.
     offset_s = candidate.offset_s - (candidate.tempo - 1) * SEGMENT_S / 2
     candidate = dataclasses.replace(candidate, offset_s=offset_s)
     segment_s = haystack.places.start_s[haystack.places.rows(candidate.recording)]

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from pipeline.store import Store
 from trainer.cli import export_app, train_app
+from trainer.search import chance
 from trainer.search.embedders import BaselineEmbedder
 from trainer.search.folder import Index, open_index
 from trainer.search.indexing import make_index
@@ -39,8 +40,10 @@ def flux() -> BaselineEmbedder:
 def flux_folder(
     split_store: Store, flux: BaselineEmbedder, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """An index of split_store (read-only)."""
-    return make_index(split_store, flux, tmp_path_factory.mktemp("indexes") / "flux").path
+    """An index of split_store (read-only) that says what chance scores, small as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(chance, "ENOUGH", 6)
+        return make_index(split_store, flux, tmp_path_factory.mktemp("indexes") / "flux").path
 
 
 @pytest.fixture(scope="session")

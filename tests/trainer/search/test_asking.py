@@ -123,6 +123,9 @@ def test_another_tempo_is_told(asked: Ask, side: str, tempo: float) -> None:
         lasts = [stop - start for start, stop in (best.query_s, best.recording_s)]
         assert lasts[1] / lasts[0] == pytest.approx(best.tempo, abs=0.02)
         assert lasts[1] > 15
+        # At its own tempo what is the same is as good as ever.
+        same = asked(make_notes(SECONDS, number), SECONDS, side).matches[0]
+        assert best.score > 0.88 * same.score
 
 
 @SIDES

@@ -29,7 +29,7 @@ from pipeline.base.files import FolderLock
 from pipeline.store import Store
 from trainer.export import pack_model
 from trainer.run import open_run
-from trainer.search import chance, indexing
+from trainer.search import contents, indexing
 from trainer.search.embedders import BaselineEmbedder, ModelEmbedder
 from trainer.search.errors import IndexFolderError
 from trainer.search.folder import open_index
@@ -62,7 +62,7 @@ class Counting(BaselineEmbedder):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """How high chance scores is not the point here."""
-    monkeypatch.setattr(chance, "STRETCHES", 2)
+    monkeypatch.setattr(indexing, "STRETCHES", 2)
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +251,7 @@ def test_what_was_stopped_goes_on_to_the_same_bytes(
     store_of: Any, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int
 ) -> None:
     store = store_of((0, 1, 2))
-    monkeypatch.setattr(indexing, "BLOCK", 2)  # every recording is a block
+    monkeypatch.setattr(contents, "BLOCK", 2)  # every recording is a block
     with pytest.raises(KeyboardInterrupt):
         make_index(store, Counting(fail_at=done), out)
     if done:
@@ -272,7 +272,7 @@ def test_a_block_that_was_written_by_halves_is_embedded_again(
     store_of: Any, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = store_of((0, 1, 2))
-    monkeypatch.setattr(indexing, "BLOCK", 2)
+    monkeypatch.setattr(contents, "BLOCK", 2)
     with pytest.raises(KeyboardInterrupt):
         make_index(store, Counting(fail_at=2), out)
     first, second = sorted((out / ".parts").glob("*.npy"))
@@ -344,7 +344,7 @@ def whole(store_of: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     out = tmp_path_factory.mktemp("whole") / "index"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chance, "STRETCHES", 2)
+        patch.setattr(indexing, "STRETCHES", 2)
         make_index(store_of((0, 1, 2)), Counting(), out, approximate=True, keep_model=model)
     return out
 
@@ -474,16 +474,19 @@ def test_the_approximate_index_is_used_unless_exactness_is_asked_for(
     exact, approximate = open_index(whole, exact=True), open_index(whole)
     for side in ("audio", "midi"):
         assert isinstance(exact.nearest[side], Exact)
-        found = approximate.haystack(side).nearest
+        found = approximate.haystacks[side].nearest
         assert isinstance(found, Approximate)
         built = approximate.record["approximate"][side]
         assert found.probes == built["probes"]
         assert built["recall"] >= 0.9
-        rows = approximate.vectors[side]
+        rows = exact.vectors[side]
         assert found.top(rows, 1)[1][:, 0].tolist() == list(range(len(rows)))
-    # Made again without, it goes.
+    # Brought up to date it stays, made anew without it goes.
     copy = shutil.copytree(whole, tmp_path / "copy")
-    made = make_index(store_of((0, 1, 2)), Counting(), copy)
+    made = make_index(store_of((0, 1)), Counting(), copy)
+    assert made.approximate is not None
+    assert isinstance(open_index(copy).nearest["midi"], Approximate)
+    made = make_index(store_of((0, 1)), Counting(), copy, overwrite=True)
     assert made.approximate is None
     assert not list(copy.glob("*.faiss"))
     assert isinstance(open_index(copy).nearest["midi"], Exact)

@@ -150,7 +150,7 @@ def test_a_folder_with_unreadable_files_is_looked_for_but_for_them(
     said = call("query", folder, "--index", flux_folder)
     assert said.exit_code == 3
     assert said.stdout.splitlines()[-1] == (
-        f"2 files looked for, 2 found, {len(wanted)} could not be read"
+        f"2 files looked for, 2 found, {len(wanted)} with errors"
     )
     both = call("query", files / "0.mid", files / "0.mid", files / "1.mid", "--index", flux_folder)
     assert both.exit_code == 0
@@ -242,7 +242,7 @@ def test_index_then_query_in_processes(split_store: Store, files: Path, tmp_path
 
 # ---- kills
 
-SMALL_BLOCKS = "from trainer.search import indexing; indexing.BLOCK = 20\n" + PROCESS
+SMALL_BLOCKS = "from trainer.search import contents; contents.BLOCK = 20\n" + PROCESS
 SLOW = (
     "import time\nfrom trainer.search.embedders import BaselineEmbedder as B\nown = B.segments\n"
     "B.segments = lambda *given: (time.sleep(60), own(*given))[1]\n" + PROCESS
