@@ -75,7 +75,7 @@ def main() -> None:
     ):
         began = time.perf_counter()
         out = arguments.out / f"benchmark-{name}"
-        made = make_index(store, embedder, out)
+        made = make_index(store, embedder, out, overwrite=True)
         print(f"{name}: indexed {made.rows} segments in {time.perf_counter() - began:.0f} s")
         result[name] = judged(corpus, open_index(out), embedder)
     result["better"] = {
@@ -102,7 +102,7 @@ class Corpus:
         rng = np.random.default_rng(1)
         for number, performance in enumerate(self.performances):
             for _ in range(EXCERPTS):
-                while True:
+                for _ in range(100):
                     start = rng.uniform(0, self.duration_s[number] - EXCERPT_S)
                     notes = cut(performance, start, start + EXCERPT_S)
                     if len(notes) >= 5 and notes.end_s.max() > 0.9 * EXCERPT_S:
@@ -195,6 +195,7 @@ def first_places(
 def placed(corpus: Corpus, kind: str, answer: Callable[[Query], Answer]) -> dict[str, Any]:
     """Excerpts: how many are put where the same notes are, over all and over unseen recordings."""
     right: list[bool] = []
+    wrong: list[bool] = []  # called found, and it is not the music
     tied: list[bool] = []
     found: list[bool] = []
     unseen: list[bool] = []
@@ -202,7 +203,7 @@ def placed(corpus: Corpus, kind: str, answer: Callable[[Query], Answer]) -> dict
         matches = answer(query).matches
         unseen.append(corpus.split[number] == "test")
         if not matches:
-            for column in (right, tied, found):
+            for column in (right, tied, found, wrong):
                 column.append(False)
             continue
         best = matches[0]
@@ -211,19 +212,36 @@ def placed(corpus: Corpus, kind: str, answer: Callable[[Query], Answer]) -> dict
         right.append(same_notes(corpus.performances[number], start, other, begin))
         tied.append(corpus.composition[best.recording] == corpus.composition[number])
         found.append(best.found)
+        wrong.append(best.found and not (tied[-1] or right[-1]))
     return {
         "queries": len(right), "placed": float(np.mean(right)), "tied": float(np.mean(tied)),
-        "found": float(np.mean(found)), "unseen": int(np.sum(unseen)),
+        "found": float(np.mean(found)), "wrong": int(np.sum(wrong)), "unseen": int(np.sum(unseen)),
         "placed_unseen": float(np.mean(np.array(right)[unseen])),
     }  # fmt: skip
 
 
 def false_alarms(queries: list[Query], answer: Callable[[Query], Answer]) -> dict[str, Any]:
-    """How often music that is not there is said to be found."""
+    """How often music that is not there is said to be found, and what shares it was given.
+
+    ``at``: for claimed shares of false alarms, how many of these queries stay below them.
+    """
+    answers = [answer(query) for query in queries]
+    shares = np.array([a.matches[0].false_alarms if a.matches else 1.0 for a in answers])
+    found = sum(a.found for a in answers)
     return {
         "queries": len(queries),
-        "false_alarms": float(np.mean([answer(query).found for query in queries])),
+        "found": found,
+        "false_alarms": found / len(queries),
+        "ci95": wilson(found, len(queries)),
+        "at": {str(level): float(np.mean(shares <= level)) for level in (0.01, 0.05, 0.1, 0.5)},
     }
+
+
+def wilson(hits: int, of: int, z: float = 1.96) -> list[float]:
+    """95 % interval of a share (Wilson's score interval)."""
+    share, width = hits / of, z * np.sqrt(hits * (of - hits) / of**3 + z * z / (4 * of * of))
+    middle, whole = share + z * z / (2 * of), 1 + z * z / of
+    return [float(max(0.0, middle - width) / whole), float((middle + width) / whole)]
 
 
 def same_notes(own: Performance, start: float, other: Performance, begin: float) -> bool:

@@ -164,6 +164,11 @@ def test_the_readmes_commands_give_a_score_on_unseen_compositions(tmp_path: Path
         assert score["S"] >= 0.40, score
         assert score["chance"]["R@10"] < 0.05
     assert "floor: flux" in done.stdout
+    # What the page shows of the search is what came: the places, and both performances of the piece.
+    (shown,) = [block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "*  1." in block]
+    told = shown.partition("   3. ")[0]
+    assert told in done.stdout
+    assert (clone / "found.html").stat().st_size > 1_000_000
     again = subprocess.run(
         ["make", "features"], cwd=clone, capture_output=True, text=True, check=True,
         env=environment,
