@@ -11,7 +11,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline.base.errors import UsageError
+from pipeline.base.errors import MissingExtra, UsageError
 from pipeline.base.files import FolderLock, sweep_temporaries
 from pipeline.descriptors.contract import Side
 from pipeline.store.reader import Store
@@ -253,5 +253,10 @@ def _chance(
             (Stretch.whole(Windows(query, embedder, haystack)), int(composition[recording]))
             for recording, query in cut
         )
-        found[asked] = chance.measure(queries, haystack, composition[places.recording]).plain()
+        of_rows = composition[places.recording]
+        try:
+            measured = chance.measure(queries, haystack, of_rows)
+        except MissingExtra:  # without what reads sound nobody asks by sound, and notes need it not
+            measured = chance.measure((), haystack, of_rows)
+        found[asked] = measured.plain()
     return found

@@ -62,7 +62,7 @@ class Counting(BaselineEmbedder):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """How high chance scores is not the point here."""
-    monkeypatch.setattr(indexing, "STRETCHES", 2)
+    monkeypatch.setattr(indexing, "STRETCHES", 0)
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +344,7 @@ def whole(store_of: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     out = tmp_path_factory.mktemp("whole") / "index"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(indexing, "STRETCHES", 2)
+        patch.setattr(indexing, "STRETCHES", 0)
         make_index(store_of((0, 1, 2)), Counting(), out, approximate=True, keep_model=model)
     return out
 
