@@ -36,7 +36,7 @@ HOP_S = 0.25
 MOST_VOTERS = 512  # windows
 VOTERS = 50  # segments that each window votes for
 CANDIDATES = 10
-AGAIN = 5  # candidates at another tempo whose windows are embedded at it
+AGAIN = 2  # candidates at another tempo whose windows are embedded at it
 SAME_TEMPO = 0.015  # so far from 1 a window of four seconds is as good as at its own tempo
 HOPELESS = 0.3  # of the best score: what has less is not tried again
 
@@ -181,10 +181,8 @@ def searched(
         return []
     voters, vectors, own = voters[heard], vectors[heard], (own[0][heard], own[1][heard])
     start_s = stretch.start_s[voters]
-    similarity, ids = haystack.nearest.top(vectors, min(VOTERS, len(haystack.vectors)))
+    similarity, ids = _nearest(vectors, haystack, without)
     z = haystack.likeness(similarity, ids, own)
-    if without is not None:
-        ids = np.where(without[ids], -1, ids)
     found = []
     for candidate in vote(start_s, ids, z, haystack.places, CANDIDATES):
         rows = haystack.places.rows(candidate.recording)
@@ -194,6 +192,21 @@ def searched(
     found.sort(key=lambda a: -a.score)
     better = [_better(alignment, found[0].score, stretch, haystack) for alignment in found[:AGAIN]]
     return sorted([*better, *found[AGAIN:]], key=lambda a: -a.score)
+
+
+def _nearest(
+    vectors: FloatArray, haystack: Haystack, without: npt.NDArray[np.bool_] | None
+) -> tuple[FloatArray, Ints]:
+    """Whom the windows vote for: similarities and rows [W, k], -1 where there is none."""
+    n = len(haystack.vectors)
+    if without is None:
+        return haystack.nearest.top(vectors, min(VOTERS, n))
+    # What is taken not to be there must not keep others from voting either.
+    similarity, ids = haystack.nearest.top(vectors, min(VOTERS + int(without.sum()), n))
+    left = np.where(without[ids], -np.inf, similarity)
+    best = np.argsort(-left, axis=1, kind="stable")[:, :VOTERS]
+    ids = np.take_along_axis(ids, best, axis=1)
+    return np.take_along_axis(similarity, best, axis=1), np.where(without[ids], -1, ids)
 
 
 def _aligned(candidate: Candidate, stretch: Stretch, haystack: Haystack) -> Alignment:
