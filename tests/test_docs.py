@@ -209,6 +209,18 @@ def test_the_scores_are_of_the_store_that_this_code_builds(real_data: Path) -> N
         assert summary["paper"]["S"]["low"] >= 0.65
 
 
+def test_search_finds_every_real_recording_and_its_moments() -> None:
+    """The promises of the search, held by the committed results."""
+    found = json.loads((ROOT / "benchmarks/results/search-maps.json").read_text())
+    for way in ("flux", "d0"):
+        for side in ("midi", "audio"):
+            assert found[way]["whole"][side]["queries"] == found["recordings"] == 48
+            assert found[way]["whole"][side]["tied"] == 1.0
+        for absent in found[way]["absent"].values():
+            assert absent["queries"] > 200
+    assert all(placed >= 0.95 for placed in found["better"].values())
+
+
 def test_the_sizes_of_a_store_are_the_measured_ones() -> None:
     text = (ROOT / "docs/known-issues.md").read_text(encoding="utf-8")
     (line,) = [row for row in text.splitlines() if row.startswith("| T8 |")]

@@ -129,6 +129,7 @@ def make_index(
             and before.recordings.equals(names)
             and before.record["store"] == about
             and bool(before.record["approximate"]) == approximate
+            and all(before.record["chance"][side]["seconds"] for side in SIDES)
         ):
             progress(had, "")
             return _made(out, before.record, embedded=0, kept=had, gone=0)
