@@ -15,6 +15,12 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def alarms(found: dict[str, Any]) -> str:
+    """A share of false alarms with its interval."""
+    low, high = found["ci95"]
+    return f"{share(found['false_alarms'])} [{100 * low:.1f}–{100 * high:.1f}]"
+
+
 def found() -> str:
     """What each way finds of the real recordings, and what it says to find of what is not there."""
     data = load("search-maps")
@@ -39,8 +45,10 @@ def found() -> str:
             ),
         )
         add(
-            "… of these called found",
-            lambda way, side=side: share(way["excerpts"][side]["found"]),
+            "… of these called found (and what was found is other music)",
+            lambda way, side=side: (
+                f"{share(way['excerpts'][side]['found'])} ({way['excerpts'][side]['wrong']})"
+            ),
         )
     tempi = ", ".join(f"× {tempo}" for tempo in ways[0]["tempi"])
     add(
@@ -49,14 +57,21 @@ def found() -> str:
     )
     lengths = ", ".join(f"{f['queries']} {name}" for name, f in ways[0]["absent"].items())
     add(
-        f"music that is not there (MAESTRO performances, no work in common: {lengths}), called found "
-        f"at `--rate {data['rate']:g}`",
-        lambda way: ", ".join(share(f["false_alarms"]) for f in way["absent"].values()),
+        "**false alarms**: music that is not there (MAESTRO performances, no work in common: "
+        f"{lengths}), called found at `--rate {data['rate']:g}` [95 % interval]",
+        lambda way: ", ".join(alarms(f) for f in way["absent"].values()),
+    )
+    add(
+        "… of these, how many are given a share of at most 5 %, 10 %, 50 %",
+        lambda way: "; ".join(
+            ", ".join(share(f["at"][level]) for level in ("0.05", "0.1", "0.5"))
+            for f in way["absent"].values()
+        ),
     )
     sound = ways[0]["absent_sound"]["queries"]
     add(
-        f"… {sound} recordings of the demo, other pieces",
-        lambda way: share(way["absent_sound"]["false_alarms"]),
+        f"… {sound} recordings of the demo, other pieces, as sound, at `--rate {data['rate']:g}`",
+        lambda way: alarms(way["absent_sound"]),
     )
     return "\n".join([*lines, "", f"{machine(data)}; `python -m benchmarks.search_quality`."])
 
