@@ -55,7 +55,10 @@ def found() -> str:
         f"whole MIDI files at other tempi ({tempi}): first or tied",
         lambda way: ", ".join(share(found["tied"]) for found in way["tempi"].values()),
     )
-    lengths = ", ".join(f"{f['queries']} {name}" for name, f in ways[0]["absent"].items())
+    lengths = ", ".join(
+        f"{f['queries']} {name if name == 'whole' else f'of {name}'}"
+        for name, f in ways[0]["absent"].items()
+    )
     add(
         "**false alarms**: music that is not there (MAESTRO performances, no work in common: "
         f"{lengths}), called found at `--rate {data['rate']:g}` [95 % interval]",
@@ -107,7 +110,7 @@ def costs() -> str:
             times(near),
             5.0,
         ),
-        ("… recall of the ten nearest", f"{near['recall']:.3f} of 1", 0.95),
+        ("… of the ten nearest, found", f"{100 * near['recall']:.1f} %", 95.0),
     ]
     return "\n".join(
         [
