@@ -39,16 +39,17 @@ lint: $(READY)  ## Style, types, spelling, import contracts
 
 # Real recordings are measured where XMODAL_TEST_DATA names their folder; the tables name the source.
 bench: $(READY)  ## Measure, write benchmarks/results/*.json but the scores, and the tables (50 minutes; nothing else running)
-	for name in features descriptors midi scale memory train retrieval quality agreement; do \
+	for name in features descriptors midi scale memory train retrieval search quality agreement; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.tables
 
 # Trains 2 arms x 3 seeds on each corpus; runs/ keeps what is trained already.
-scores: $(READY)  ## Train and score the arms of the README (45 minutes; needs XMODAL_TEST_DATA)
+scores: $(READY)  ## Train and score the arms of the README, and search (55 minutes; needs XMODAL_TEST_DATA)
 	for name in demo maps; do \
 	  $(BIN)/python -m benchmarks.scores --name $$name || exit 1; \
 	done
+	$(BIN)/python -m benchmarks.search_quality
 	$(BIN)/python -m benchmarks.tables
 
 clean:  ## Remove caches (stores and runs stay)

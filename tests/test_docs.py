@@ -165,7 +165,9 @@ def test_the_readmes_commands_give_a_score_on_unseen_compositions(tmp_path: Path
         assert score["chance"]["R@10"] < 0.05
     assert "floor: flux" in done.stdout
     # What the page shows of the search is what came: the places, and both performances of the piece.
-    (shown,) = [block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "*  1." in block]
+    (shown,) = [
+        block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if "*  1." in block
+    ]
     told = shown.partition("   3. ")[0]
     assert told in done.stdout
     assert (clone / "found.html").stat().st_size > 1_000_000

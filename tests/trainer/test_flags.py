@@ -42,7 +42,7 @@ SWEEP_FLAGS = {
     "list": {"--json"},
     "plan": CAMPAIGN_FLAGS,
     "run": CAMPAIGN_FLAGS | {"--device", "--gpus", "--jobs", "--threads"},
-    "preflight": CAMPAIGN_FLAGS | {"--device", "--time", "--full"},
+    "preflight": CAMPAIGN_FLAGS | {"--device", "--time", "--full", "--requeues"},
     "submit": CAMPAIGN_FLAGS | {
         "--time", "--gpus", "--cpus", "--memory", "--partition", "--account", "--at-once", "--stage",
         "--setup", "--extra", "--device", "--threads", "--requeues", "--preflight", "--no-preflight",
@@ -52,7 +52,7 @@ SWEEP_FLAGS = {
     "status": CAMPAIGN_FLAGS,
     "report": CAMPAIGN_FLAGS | {"--page", "--floor"},
     "ledger": {"--out", "--csv", "--json"},
-    "task": {"--store", "--device", "--threads", "--json"},
+    "task": {"--store", "--device", "--threads", "--memory", "--json"},
     "runs list": {"--out", "--json"},
     "runs prune": {"--out", "--unplanned", "--yes", "--json"},
 }  # fmt: skip
