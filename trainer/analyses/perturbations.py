@@ -30,6 +30,7 @@ from trainer.analyses.bench import Bench
 from trainer.batch import Batch
 from trainer.cache import DUMMY_NOTE, PADDING_NOTE
 from trainer.retrieval.baselines import segments_of
+from trainer.windows import arrays_of, stored
 
 HIGHEST = 127
 NOISE_SAMPLES = 180 * SAMPLE_RATE
@@ -46,13 +47,10 @@ Change = Callable[[Batch], Batch]
 
 def read_arrays(bench: Bench, side: Side) -> list[str]:
     """What the model reads that is computed from this side, without what a control replaces."""
-    controlled = bench.resident.replace is not None
-    own = [(name, DESCRIPTORS.get(name)) for name in bench.model.reads() if name != "audio"]
-    return [
-        name
-        for name, kind in own
-        if kind.side == side and not (controlled and kind.role == "descriptor")
-    ]
+    names = arrays_of(bench.model.reads(), side)
+    if bench.resident.replace is None:
+        return names
+    return [name for name in names if DESCRIPTORS.get(name).role != "descriptor"]
 
 
 def notes_changed(bench: Bench, edit: EditNotes) -> Change:
@@ -125,7 +123,7 @@ def sound_changed(bench: Bench, edit: EditSamples, shift: int = 0) -> Change:
                     heard[position] = edited
                 spectrum = Spectrum(edited, workspace)
                 for name in arrays:
-                    values[name][position] = _stored(DESCRIPTORS.get(name).extract(spectrum))
+                    values[name][position] = stored(DESCRIPTORS.get(name).extract(spectrum))
 
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(threads) as pool:
@@ -163,14 +161,9 @@ def _extracted(name: str, notes: Notes, counts: Ints, like_BNK: Tensor) -> npt.N
     stops = np.cumsum(counts)
     for row, (stop, count) in enumerate(zip(stops, counts, strict=True)):
         if count:
-            found = _stored(descriptor.extract(notes.rows(int(stop - count), int(stop))))
+            found = stored(descriptor.extract(notes.rows(int(stop - count), int(stop))))
             values[row, : count if descriptor.axis == "note" else None] = found
     return values
-
-
-def _stored(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Rounded as in the store."""
-    return values.astype(np.float16).astype(np.float32)
 
 
 # ---- edits of notes

@@ -36,7 +36,7 @@ from trainer.layout import MODEL
 from trainer.retrieval.baselines import BASELINES, segments_of
 from trainer.retrieval.gallery import RetrievalError
 from trainer.retrieval.hashing import splitmix64
-from trainer.run import Run, residents
+from trainer.run import Run, open_run, residents
 from trainer.search.queries import FULL_SCALE, SILENCE, Query
 from trainer.windows import note_batch, sound_batch
 
@@ -63,10 +63,6 @@ class Embedder(abc.ABC):
     name: str
     width: int
     identity: dict[str, Any]
-
-    def key(self) -> str:
-        """Hash of the identity: 64 hexadecimal digits."""
-        return digest(self.identity, 64)
 
     def windows(self, side: Side, windows: Any) -> FloatArray:
         """Unit vectors float32 [B, width] of a query's windows; a zero row where nothing is heard."""
@@ -257,8 +253,6 @@ def _signs(width: int) -> FloatArray:
 
 def embedder_of(run: Path | None, baseline: str | None, device: torch.device | str) -> Embedder:
     """The embedder that a user named: a run's or an exported model's folder, or a baseline."""
-    from trainer.run import open_run
-
     if (run is None) == (baseline is None):
         raise UsageError("give either --run DIR or --baseline NAME")
     return (
