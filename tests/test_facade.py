@@ -202,9 +202,9 @@ SOUND = np.sin(np.arange(200_000, dtype=np.float32))
 @pytest.mark.parametrize(
     ("audio", "error", "kind", "told"),
     [
-        (SOUND[:95_999], QueryError, "too-short", r"samples: lasts 4\.0 s; at least 4 s"),
+        (SOUND[:95_999], QueryError, "too-short", r"samples: lasts 3\.99 s; at least 4 s"),
         (np.zeros(200_000, np.int16), QueryError, "silent", "is silent"),
-        (SOUND[:0], QueryError, "too-short", r"lasts 0\.0 s"),
+        (SOUND[:0], QueryError, "too-short", r"lasts 0\.00 s"),
         (
             np.where(np.arange(200_000) == 150_000, np.nan, SOUND),
             QueryError,
@@ -229,7 +229,7 @@ def test_sound_that_cannot_be_embedded(audio, error, kind, told, model) -> None:
 @pytest.mark.parametrize(
     ("midi", "error", "kind", "told"),
     [
-        (score_of((0.0, 3.9, 60, 64)), QueryError, "too-short", r"notes: lasts 3\.9 s"),
+        (score_of((0.0, 3.9, 60, 64)), QueryError, "too-short", r"notes: lasts 3\.90 s"),
         (score_of(), QueryError, "no-notes", "notes: holds no notes"),
         (score_of((1.0, 1.0, 60, 64)), QueryError, "no-notes", "holds no notes"),
         (score_of(LONG, (0.0, 1.0, 128, 64)), QueryError, "query", "a pitch is no whole number"),
@@ -242,7 +242,7 @@ def test_sound_that_cannot_be_embedded(audio, error, kind, told, model) -> None:
         ([60, 64], QueryError, "query", "list: has no notes that read"),
         (b"RIFF", MidiError, "unreadable", "MIDI bytes: is not a MIDI file"),
         (smf(track()), QueryError, "no-notes", "MIDI bytes: holds no notes"),
-        (smf(track((0, on(60)), (480, off(60)))), QueryError, "too-short", r"bytes: lasts 0\.5 s"),
+        (smf(track((0, on(60)), (480, off(60)))), QueryError, "too-short", r"bytes: lasts 0\.50 s"),
         ("/nowhere/a.mid", MidiError, "missing", "/nowhere/a.mid: MIDI file is missing"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -90,6 +91,9 @@ def query(
     console: Console,
 ) -> None:
     """Look for every file; what cannot be read is said, and the rest is looked for."""
+    one = len(files) == 1 and not files[0].is_dir()
+    if listen is not None:
+        _check_page(listen, one, index_path)
     named = embedder_of(run, baseline, pick_device(device)) if run or baseline else None
     if not exact and read_record(index_path)["approximate"] and not has_faiss():
         console.say("warning: faiss-cpu is not installed; searching exactly, which takes longer")
@@ -98,9 +102,6 @@ def query(
     embedder = found.embedder(named, pick_device(device))
     failed: list[dict[str, str]] = []
     listed = _files(files, failed)
-    one = len(files) == 1 and not files[0].is_dir()
-    if listen is not None and not one:
-        listen.mkdir(parents=True, exist_ok=True)
     store = _store_of(found, store_path, console) if listen is not None else None
     answers: list[Answer] = []
     with contextlib.nullcontext(_silent) if one else console.progress("ask", len(listed)) as update:
@@ -109,6 +110,8 @@ def query(
                 asked = read_query(file)
                 answer = ask(asked, found, embedder, most=top, rate=rate)
                 answers.append(answer)
+                if one:  # told before its page is written: that may fail
+                    console.result(answer.plain(), answer.text())
                 if listen is not None:
                     page = listen if one else listen / f"{name}.html"
                     _write_page(page, asked, answer, store, console)
@@ -120,7 +123,6 @@ def query(
                 failed.append({"file": str(file), "kind": kind, "message": str(error)})
             update(done, file.name)
     if one:
-        console.result(answers[0].plain(), answers[0].text())
         return
     summary = f"{len(answers)} files looked for, {sum(a.found for a in answers)} found"
     if failed:
@@ -145,11 +147,9 @@ def _files(given: Sequence[Path], failed: list[dict[str, str]]) -> list[Path]:
     found: list[Path] = []
     for path in given:
         if path.is_dir():
-            suffixes = (*MIDI_SUFFIXES, *SOUND_SUFFIXES)
-            inside = sorted(
-                p for p in path.rglob("*") if p.suffix.lower() in suffixes and p.is_file()
-            )
-            if not inside:
+            inside, closed = _inside(path)
+            failed += closed
+            if not inside and not closed:
                 empty = UsageError(f"{path} holds no audio or MIDI file")
                 if len(given) == 1:
                     raise empty
@@ -158,6 +158,39 @@ def _files(given: Sequence[Path], failed: list[dict[str, str]]) -> list[Path]:
         else:
             found.append(path)
     return list(dict.fromkeys(found))
+
+
+def _inside(folder: Path) -> tuple[list[Path], list[dict[str, str]]]:
+    """Files of a folder that are called like audio or MIDI; folders in it that cannot be read."""
+    suffixes = (*MIDI_SUFFIXES, *SOUND_SUFFIXES)
+    closed: list[dict[str, str]] = []
+
+    def cannot(error: OSError) -> None:
+        message = f"{error.filename}: cannot be read ({error.strerror})"
+        closed.append({"file": str(error.filename), "kind": "system", "message": message})
+
+    found = [
+        Path(where) / name
+        for where, _, names in os.walk(folder, onerror=cannot)
+        for name in names
+        if Path(name).suffix.lower() in suffixes and (Path(where) / name).is_file()
+    ]
+    return sorted(found), closed
+
+
+def _check_page(listen: Path, one: bool, index_path: Path) -> None:
+    """Refuse, before anything is searched, a place where a page would harm or cannot be.
+
+    One file's page is called ``.html``, so that it replaces nothing else; several go into a folder.
+    """
+    if listen.resolve().is_relative_to(index_path.resolve()):
+        raise UsageError(f"--listen {listen}: is inside the index; name another place")
+    if one and (listen.is_dir() or listen.suffix.lower() not in (".html", ".htm")):
+        raise UsageError(f"--listen {listen}: the page of one file is a file called .html")
+    if not one:
+        if listen.exists() and not listen.is_dir():
+            raise UsageError(f"--listen {listen}: the pages of several files go into a folder")
+        listen.mkdir(parents=True, exist_ok=True)
 
 
 def _page_names(files: Sequence[Path]) -> list[str]:

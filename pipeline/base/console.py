@@ -38,6 +38,9 @@ class Console:
 
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet
+        # A file's name may be no text in this locale: it is told in escapes, not in a traceback.
+        with contextlib.suppress(AttributeError, ValueError):
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         self.bars = sys.stderr.isatty() and not quiet
 
     def say(self, text: str) -> None:
@@ -47,7 +50,7 @@ class Console:
 
     def result(self, data: Any, text: str) -> None:
         """The command's answer (stdout)."""
-        print(json.dumps(data, indent=1, ensure_ascii=False) if self.as_json else text, flush=True)
+        print(_as_json(data, indent=1) if self.as_json else text, flush=True)
 
     @contextlib.contextmanager
     def progress(self, label: str, total: int) -> Iterator[Callable[[float, str], None]]:
@@ -101,6 +104,12 @@ def _bar(label: str, total: int) -> Iterator[Callable[[float, str], None]]:
         yield update
 
 
+def _as_json(data: Any, indent: int | None = None) -> str:
+    """JSON as stdout can hold it; escapes of half characters are JSON's own."""
+    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf")
+    return json.dumps(data, indent=indent, ensure_ascii=not unicode)
+
+
 def run_command(console: Console, action: Callable[[], Any]) -> None:
     """Run a command's body; leave with its exit code. A user's error is one line, not a traceback.
 
@@ -139,7 +148,7 @@ def _leave(console: Console, kind: str, message: str, code: int, details: Any = 
     if console.as_json:
         error = {"kind": kind, "message": message}
         document = {"error": error if details is None else {**error, "details": details}}
-        print(json.dumps(document, ensure_ascii=False), flush=True)
+        print(_as_json(document), flush=True)
     print(f"error: {message}", file=sys.stderr, flush=True)
     raise SystemExit(code) from None
 

@@ -24,6 +24,7 @@ is there when ``index.json`` is replaced.
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Callable
 from functools import cached_property
@@ -50,7 +51,7 @@ from trainer.search.nearest import Approximate, Exact, spread
 from trainer.search.placing import Places
 
 RECORD, PARTS, MODEL = "index.json", ".parts", "model"
-DATA = ("*.npy", "*.faiss", "*.parquet")
+OURS = re.compile(r"(audio|midi|rows|recordings|model)-[0-9a-f]{12}(\.npy|\.faiss|\.parquet)?")
 SCHEMA, KIND = 1, "xmodal-index"
 BACKGROUND = 2048  # rows by which likeness is measured
 
@@ -161,7 +162,8 @@ class Index:
 def open_index(path: Path, *, exact: bool = False) -> Index:
     """Open an index; every file is compared with its recorded SHA-256.
 
-    What is open stays as it is when the index is brought up to date meanwhile.
+    What is open stays as it is when the index is brought up to date meanwhile; an approximate index
+    that was not asked yet says that it has gone.
 
     Parameters
     ----------
@@ -175,7 +177,7 @@ def open_index(path: Path, *, exact: bool = False) -> Index:
     record = read_record(path)
     try:
         return _opened(path, record, exact)
-    except IndexFolderError:
+    except (IndexFolderError, FileNotFoundError):
         if read_record(path) == record:
             raise
     return _opened(path, read_record(path), exact)  # it was brought up to date in between
@@ -210,7 +212,12 @@ def _opened(path: Path, record: dict[str, Any], exact: bool) -> Index:
         made = approximate(side)
         if made is None:
             return Exact(vectors[side])
-        found = Approximate.open(path / made["file"], made["probes"])
+        try:
+            found = Approximate.open(path / made["file"], made["probes"])
+        except RuntimeError:  # FAISS's word for a file that is not there
+            raise IndexFolderError(
+                f"{path} was brought up to date meanwhile; repeat the query", kind="changed"
+            ) from None
         if (found.index.ntotal, found.index.d) != shape:
             raise damaged(path, made["file"], "is not of the index's shape")
         return found
@@ -245,7 +252,7 @@ def read_record(path: Path) -> dict[str, Any]:
         raise IndexFolderError(f"{path} {what}", kind="not-an-index")
     try:
         record = read_json(path / RECORD)
-    except (OSError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise damaged(path, RECORD, f"does not read ({error})") from None
     if not isinstance(record, dict) or record.get("kind") != KIND or record.get("schema") != SCHEMA:
         raise IndexFolderError(
@@ -302,13 +309,12 @@ def commit(path: Path, record: dict[str, Any], files: list[str]) -> None:
         for name in sorted(files)
     }
     write_json(path / RECORD, seal({**record, "schema": SCHEMA, "kind": KIND, "files": listed}))
-    for pattern in DATA:
-        for file in path.glob(pattern):
-            if file.name not in listed:
-                file.unlink()
-    for folder in path.glob(f"{MODEL}-*"):
-        if folder.name != record["model"]:
-            shutil.rmtree(folder, ignore_errors=True)
+    kept = {*listed, record["model"]}
+    for found in [p for p in path.iterdir() if OURS.fullmatch(p.name) and p.name not in kept]:
+        if found.is_dir():
+            shutil.rmtree(found, ignore_errors=True)
+        else:
+            found.unlink()
     shutil.rmtree(path / PARTS, ignore_errors=True)
 
 

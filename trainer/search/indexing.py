@@ -103,6 +103,8 @@ def make_index(
     UsageError
         when ``out`` is something else.
     """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, not a folder")
     if out.exists() and not is_index(out) and any(not is_lock(p) for p in out.iterdir()):
         raise UsageError(f"{out} is no index, and not empty: name another folder")
     with FolderLock(out):

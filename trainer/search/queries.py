@@ -9,6 +9,7 @@ that leaves the pitch alone (``librosa.effects.time_stretch``).
 from __future__ import annotations
 
 import abc
+import math
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,7 @@ class Query(abc.ABC):
 
     def __init__(self, name: str, seconds: float) -> None:
         self.name, self.seconds = name, seconds
-        if seconds < SEGMENT_S:
-            raise QueryError(
-                f"{name}: lasts {seconds:.1f} s; at least {SEGMENT_S} s are needed",
-                kind="too-short",
-            )
-        if seconds > LONGEST_S:
-            raise QueryError(
-                f"{name}: lasts {seconds / 3600:.1f} h; at most {LONGEST_S // 3600} h are searched "
-                "at once: cut it",
-                kind="too-long",
-            )
+        check_length(name, seconds)
 
     @abc.abstractmethod
     def windows(self, start_s: npt.ArrayLike, tempo: float = 1.0) -> Any:
@@ -122,6 +113,8 @@ def read_query(path: Path) -> Query:
     QueryError, AudioError, MidiError, MissingExtra
         each in one line that names the file; a MIDI file needs no optional package.
     """
+    if path.exists() and not path.is_file():
+        raise QueryError(f"{path}: is no regular file")
     return read_notes(path) if _is_midi(path) else read_sound(path)
 
 
@@ -141,12 +134,12 @@ def read_sound(audio: str | Path | npt.ArrayLike) -> AudioQuery:
     if path.is_file() and _is_midi(path):
         raise QueryError(f"{path}: is a MIDI file, no sound")
     header = probe(path)
+    check_length(str(path), header.duration_s)  # before there is room for what it promises
     samples = np.empty(header.frames_24k, np.int16)
-    if header.duration_s <= LONGEST_S:  # else the query says that it is too long
-        at = 0
-        for block in decode(path, len(samples)):
-            samples[at : at + len(block)] = block
-            at += len(block)
+    at = 0
+    for block in decode(path, len(samples)):
+        samples[at : at + len(block)] = block
+        at += len(block)
     return AudioQuery(str(path), samples)
 
 
@@ -175,6 +168,22 @@ def read_notes(midi: Any) -> MidiQuery:
         raise kind(told, kind=error.kind) from None
 
 
+def check_length(name: str, seconds: float) -> None:
+    """Refuse what is too short for a window, or too long to be searched at once."""
+    if seconds < SEGMENT_S:
+        raise QueryError(
+            f"{name}: lasts {math.floor(100 * seconds) / 100:.2f} s; at least {SEGMENT_S} s are "
+            "needed",
+            kind="too-short",
+        )
+    if seconds > LONGEST_S:
+        raise QueryError(
+            f"{name}: lasts {seconds / 3600:,.1f} h; at most {LONGEST_S // 3600} h are searched at "
+            "once: cut it",
+            kind="too-long",
+        )
+
+
 def window_starts(seconds: float, hop_s: float, tempo: float = 1.0) -> Floats:
     """Starts of all whole windows of something so long, ``hop_s`` apart: float64 [W]."""
     if not 0 < hop_s < np.inf:
@@ -184,11 +193,13 @@ def window_starts(seconds: float, hop_s: float, tempo: float = 1.0) -> Floats:
 
 
 def _is_midi(path: Path) -> bool:
+    if path.suffix.lower() in MIDI_SUFFIXES:
+        return True
     try:
         with path.open("rb") as file:
             return file.read(4) == b"MThd"
     except OSError:
-        return path.suffix.lower() in MIDI_SUFFIXES
+        return False
 
 
 def _int16(samples: npt.NDArray[Any]) -> npt.NDArray[np.int16]:

@@ -544,3 +544,16 @@ def test_a_kill_leaves_the_model_that_was_there(
     with pytest.raises(KeyboardInterrupt):
         make_index(split_store, Counting(), out, overwrite=True, keep_model=other)
     assert open_index(out).embedder().identity == own.identity
+
+
+def test_what_is_not_of_the_index_stays(
+    store_of: Callable[[tuple[int, ...]], Store], flux: BaselineEmbedder, out: Path
+) -> None:
+    make_index(store_of((0, 1)), flux, out)
+    mine = [out / "mynotes.parquet", out / "model-mine/weights", out / "audio-1.npy"]
+    for file in mine:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("mine")
+    make_index(store_of((0, 1, 2)), flux, out)
+    assert [file.read_text() for file in mine] == ["mine"] * 3
+    assert len(list(out.glob("audio-*.npy"))) == 2  # the index's own of before has gone

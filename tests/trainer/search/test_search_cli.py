@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -68,8 +69,8 @@ def told_in_one_line(done: Any, code: int, *said: str) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "said"),
     [
-        ("short.mid", "too-short", "lasts 3.5 s; at least 4"),
-        ("short.wav", "too-short", "lasts 3.0 s; at least 4"),
+        ("short.mid", "too-short", "lasts 3.50 s; at least 4"),
+        ("short.wav", "too-short", "lasts 3.00 s; at least 4"),
         ("silent.wav", "silent", "is silent from beginning to end"),
         ("no-notes.mid", "no-notes", "no notes"),
         ("broken.mid", None, "broken.mid"),
@@ -313,3 +314,73 @@ def test_an_index_that_is_told_to_stop_says_how_to_go_on(
     done = process("index", split_store.path, *FLUX, "--out", out, "--json")
     assert done.returncode == 0, done.stderr
     assert document(done)["rows"] == 126
+
+
+def test_a_page_replaces_nothing_but_pages(flux_folder: Path, files: Path, tmp_path: Path) -> None:
+    query = shutil.copy(files / "0.mid", tmp_path / "mine.mid")
+    index = shutil.copytree(flux_folder, tmp_path / "index")
+    before = {p: p.read_bytes() for p in [Path(query), *index.rglob("*")] if p.is_file()}
+    asked = ("query", query, "--index", index, "--listen")
+    for place in (query, index / "index.json", index / "page.html", tmp_path, tmp_path / "a.txt"):
+        told_in_one_line(call(*asked, place), 2, str(place))
+    told_in_one_line(call("query", query, query, "--index", index, "--listen", query), 2, "folder")
+    assert {p: p.read_bytes() for p in before} == before
+    assert not list(tmp_path.glob("*.txt"))
+    page = tmp_path / "new/page.html"
+    for _ in range(2):  # a page may be written again
+        assert call(*asked, page).exit_code == 0
+    assert page.stat().st_size > 10_000
+
+
+def test_an_answer_is_told_before_its_page_fails(
+    flux_folder: Path, files: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object, **__: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("trainer.search.listening.listening_page", full)
+    asked = ("query", files / "0.mid", "--index", flux_folder, "--json")
+    done = call(*asked, "--listen", tmp_path / "page.html")
+    assert done.exit_code == 1
+    assert done.stdout.startswith('{\n "matches"')
+    assert "No space left" in done.stderr
+
+
+def test_a_header_that_promises_too_much_takes_no_memory(
+    flux_folder: Path, files: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "long.wav"
+    soundfile.write(file, np.full(8 * 24_000, 0.1), 24_000, subtype="PCM_16", format="RF64")
+    raw = bytearray(file.read_bytes())
+    place = raw.index(b"ds64") + 8
+    for at in (place, place + 8, place + 16):  # sizes of the file and the data, number of frames
+        raw[at : at + 8] = (10**13).to_bytes(8, "little")
+    file.write_bytes(raw)
+    shutil.copy(files / "0.mid", tmp_path / "good.mid")
+    done = call("query", tmp_path, "--index", flux_folder, "--json")
+    assert done.exit_code == 3
+    told = document(done)
+    assert [answer["query"] for answer in told["answers"]] == [str(tmp_path / "good.mid")]
+    assert [each["file"] for each in told["failed"]] == [str(file)]
+
+
+def test_names_that_are_no_text_are_told_in_escapes(
+    flux_folder: Path, files: Path, tmp_path: Path
+) -> None:
+    name = bytes(tmp_path) + b"/odd-\xff.mid"
+    Path(os.fsdecode(name)).write_bytes((files / "0.mid").read_bytes())
+    for encoding in ("utf-8:strict", "ascii:strict"):
+        done = subprocess.run(
+            [sys.executable, "-c", PROCESS, "query", name, "--index", flux_folder, "--json"],
+            capture_output=True, timeout=DEADLINE_S, check=False,
+            env={**os.environ, "PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert os.fsencode(json.loads(done.stdout)["query"]) == name
+
+
+def test_what_is_no_file(flux_folder: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.mid")
+    told_in_one_line(
+        call("query", tmp_path / "pipe.mid", "--index", flux_folder), 3, "is no regular file"
+    )
