@@ -32,7 +32,7 @@ preset = "sound"
 size = "tiny"
 [settings.budget]
 epochs = 4
-batches_per_epoch = 8
+batches_per_epoch = 24
 batch_size = 4
 [settings.evaluation]
 pool_size = 8
@@ -48,7 +48,7 @@ arms = ["d4"]
 name = "alone"
 arms = ["a4"]
 """
-STEPS, EPOCH = 32, 8
+STEPS, EPOCH = 96, 24
 
 
 class Real:
@@ -81,11 +81,24 @@ class Real:
             time.sleep(0.02)
 
     def reached(self, step: int, *runs: PlannedRun) -> Callable[[], bool]:
-        """Whether they are trained so far, by processes that live."""
+        """Whether they are trained so far, by processes that live.
+
+        Who is there first is held until the others are: one may be much faster than another.
+        """
+        held: dict[str, int] = {}
 
         def reached() -> bool:
-            folders = [self.sweep.path(run) for run in runs]
-            return all(FolderLock(f).is_held() and logged_step(f) >= step for f in folders)
+            for run in runs:
+                folder = self.sweep.path(run)
+                there = FolderLock(folder).is_held() and logged_step(folder) >= step
+                if there and run.label not in held:
+                    held[run.label] = self.pid(run)
+                    os.kill(held[run.label], signal.SIGSTOP)
+            if len(held) < len(runs):
+                return False
+            for pid in held.values():
+                os.kill(pid, signal.SIGCONT)
+            return True
 
         return reached
 
