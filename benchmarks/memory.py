@@ -32,6 +32,7 @@ from pipeline.describe import describe_tasks, run_describe
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.ingest import IngestTask, ingest_tasks, run_ingest
 from pipeline.plan import Source, fingerprint_inputs, make_plan
+from pipeline.sounds import Recorded
 from pipeline.spectral import SAMPLE_RATE
 from pipeline.store.schema import Segmentation, audio_layout, descriptor_layout
 from pipeline.store.writer import JOURNAL, create_array, write_table
@@ -102,7 +103,7 @@ def job(table: str, folder: str, computed: str) -> dict[str, Any]:
     store, recordings = Path(folder), load_table(Path(table))
     cut = Segmentation()
     inputs = fingerprint_inputs(recordings, Path(table).parent, segmentation=cut)
-    plan = make_plan("long", recordings, inputs, Path(table).parent, cut)
+    plan = make_plan("long", recordings, inputs, cut)
     (store / JOURNAL).mkdir(parents=True)
     for name, rows in plan.tables.items():
         write_table(store, name, rows)
@@ -165,7 +166,7 @@ def ingest(path: str, folder: str, seconds: str) -> dict[str, Any]:
     (store / JOURNAL).mkdir(parents=True)
     create_array(store, info)
     size = Path(path).stat().st_size
-    source = Source(recording=0, path=path, bytes=size, start=0, length=length)
+    source = Source(recording=0, sound=Recorded(path=path, bytes=size), start=0, length=length)
     stop = -(-length // info.shard_rows)
     task = IngestTask(folder=folder, info=info, first=0, stop=stop, sources=[source])
     assert not run_ingest(task)["failures"]

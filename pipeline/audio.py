@@ -168,7 +168,7 @@ def _decode_piece(path: Path, begin: int, end: int) -> Generator[Int16Array]:
             out = resample(_to_mono(frames), left == 0)
             at, out = at + len(out), out[max(0, begin - at) : end - at]
             if len(out):
-                yield _to_int16(out)
+                yield to_int16(out)
 
 
 def _resampler(rate: int) -> Any:
@@ -186,9 +186,10 @@ def _to_mono(frames: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return mono
 
 
-def _to_int16(samples: npt.NDArray[np.float32]) -> Int16Array:
+def to_int16(samples: npt.NDArray[np.float32]) -> Int16Array:
+    """Rounded, saturating; full scale is 32,768."""
     out = np.empty(len(samples), np.int16)
-    _round_to_int16(samples, out)
+    _round_int16(samples, out)
     return out
 
 
@@ -207,7 +208,7 @@ def _channel_mean(frames, scale, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _round_to_int16(samples, out):  # type: ignore[no-untyped-def]
+def _round_int16(samples, out):  # type: ignore[no-untyped-def]
     """Nearest int16 with saturation; full scale is 32,768."""
     for i in range(samples.shape[0]):
         value = np.rint(samples[i] * np.float32(32768.0))

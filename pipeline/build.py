@@ -189,7 +189,7 @@ def _build_new(
     job: Job,
 ) -> dict[int, Failure]:
     """Plan, ingest, describe, commit; returns what failed while decoding (then: no commit)."""
-    plan = make_plan(corpus.name, corpus.recordings, inputs, corpus.root, job.config.segmentation)
+    plan = make_plan(corpus.name, corpus.recordings, inputs, job.config.segmentation)
     if not plan.n_segments:
         raise CorpusError(f"{corpus.table}: no recording gives a segment")
     job.console.say(
@@ -243,6 +243,7 @@ def _build_new(
             "descriptors": [d.name for d in descriptors],
             "max_failures": job.config.max_failures,
             "quality": to_plain(job.config.quality),
+            "audio": "files" if corpus.takes is None else "rendered",
         },
         "inputs": {
             r.key: {k: i.fingerprint[k] for k in ("audio", "midi")}
@@ -335,6 +336,7 @@ def _inputs(corpus: Corpus, out: Path, config: BuildConfig, console: Console) ->
             suspects=suspects,
             segmentation=config.segmentation,
             limits=config.quality,
+            takes=corpus.takes,
             progress=lambda done, _: update(done, ""),
         )
 

@@ -42,6 +42,13 @@ PartOption = Annotated[
 ]
 
 
+class AudioSource(StrEnum):
+    """Where sound comes from."""
+
+    files = "files"
+    rendered = "rendered"
+
+
 class ChecksumMode(StrEnum):
     """How audio files are fingerprinted."""
 
@@ -52,16 +59,32 @@ class ChecksumMode(StrEnum):
 @app.command(
     epilog="Examples:  xmodal-features build --corpus demo   ·   xmodal-features build --corpus "
     "maestro --root /data/maestro-v3.0.0 --workers 16   ·   xmodal-features build --corpus "
-    "my/pairs.csv --descriptors A4,D4,mel   ·   in job i of an array of 8:  xmodal-features build "
-    "--corpus maestro --root /data/maestro-v3.0.0 --part $SLURM_ARRAY_TASK_ID/8"
+    "my/pairs.csv --descriptors A4,D4,mel   ·   without any audio:  xmodal-features build --corpus "
+    "my/midi --audio rendered --soundfont test=other.sf2   ·   in job i of an array of 8:  "
+    "xmodal-features build --corpus maestro --root /data/maestro-v3.0.0 --part $SLURM_ARRAY_TASK_ID/8"
 )
 def build(
     corpus: Annotated[
-        str, typer.Option(help="demo, maestro, or a CSV with MAESTRO's seven columns.")
+        str,
+        typer.Option(
+            help="demo, maestro, a CSV with MAESTRO's seven columns, or a folder of MIDI files."
+        ),
     ] = "demo",
     root: Annotated[
         Path | None,
         typer.Option(help="Folder that the table's paths are relative to. [default: the CSV's]"),
+    ] = None,
+    audio: Annotated[
+        AudioSource,
+        typer.Option(help="Read audio files, or render the MIDI files: no audio is needed then."),
+    ] = AudioSource.files,
+    soundfont: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="To render with: FILE.sf2, or SPLIT=FILE.sf2 for one split. Repeat to draw from "
+            "several. [default: the one that comes with pretty_midi]",
+            metavar="[SPLIT=]FILE",
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder in which stores are made.")] = Path(
         "data/features"
@@ -94,6 +117,7 @@ def build(
     def action() -> None:
         from pipeline.build import build as build_store
         from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
+        from pipeline.pairing import folder_table
 
         # Only what was given: a flag's default must not win over the file.
         flags: dict[str, Any] = {
@@ -108,15 +132,22 @@ def build(
         if max_segments_per_recording is not None:
             flags["segmentation"] = {"max_per_recording": _cap(max_segments_per_recording)}
         settings = _build_config(config, flags)
+        rendered = audio is AudioSource.rendered
         with stop_signals_raise("repeat the command to continue"):
+            name, base = corpus, root
+            if Path(corpus).is_dir() and rendered:
+                name = str(folder_table(Path(corpus), out.parent / "corpora", console))
+                base = root or Path(corpus)
             with console.progress(f"corpus {corpus}", 1) as update:
                 request = CorpusRequest(
-                    root=root,
+                    root=base,
                     cache=out.parent / "corpora",
                     workers=settings.workers,
                     progress=lambda done, total, note: update(done / total, note),
+                    rendered=rendered,
+                    soundfonts=tuple(soundfont or ()),
                 )
-                resolved = resolve_corpus(corpus, request)
+                resolved = resolve_corpus(name, request)
             result = build_store(resolved, out, settings, console)
         _report(console, result)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.audio import Int16Array, decode
+from pipeline.audio import Int16Array
 from pipeline.base.config import to_plain
 from pipeline.base.errors import AudioError
 from pipeline.plan import Failure, Source
@@ -94,14 +94,8 @@ def run_ingest(task: IngestTask) -> dict[str, Any]:
 
 def _within(source: Source, low: int, high: int) -> Generator[Int16Array]:
     """The samples of one recording that lie on [low, high), in order; nothing else is read."""
-    path = Path(source.path)
-    if not path.exists() or path.stat().st_size != source.bytes:
-        raise AudioError(
-            f"{source.path}: changed while the store was being built; repeat the command",
-            kind="changed",
-        )
     at = max(low, source.start)
-    with contextlib.closing(decode(path, source.length, at - source.start)) as blocks:
+    with contextlib.closing(source.sound.samples(source.length, at - source.start)) as blocks:
         for block in blocks:
             yield block[: high - at]
             at += len(block)

@@ -1,6 +1,7 @@
 """MIDI files → notes in seconds (method §1.4).
 
-Notes of all non-drum instruments, merged; the sustain pedal is ignored, a note ends with its key.
+Notes of all non-drum instruments, merged; a note ends with its key. The sustain pedal is read for those
+who render sound from a performance; no stored note knows of it.
 Tick times become seconds through the file's tempo map in float64. Order: (onset, pitch, end,
 velocity).
 
@@ -31,6 +32,7 @@ MAX_NOTES = 1_000_000
 MAX_SECONDS = 24 * 3600
 DEFAULT_MICROSECONDS_PER_QUARTER = 500_000
 VERSION = 1  # counts up when parsed notes change: part of a store's identity
+SUSTAIN = 64  # the controller of the pedal that lifts the dampers
 PROBLEMS = (
     "",
     "a track ends inside an event",
@@ -51,12 +53,18 @@ class Performance:
     ----------
     onset_s, end_s : float64 [N], seconds from the start of the file
     pitch, velocity : uint8 [N]
+    pedal_s : float64 [P], seconds, in order: when the sustain pedal (controller 64) moves
+    pedal_value : uint8 [P], 0–127
     """
 
     onset_s: npt.NDArray[np.float64]
     end_s: npt.NDArray[np.float64]
     pitch: npt.NDArray[np.uint8]
     velocity: npt.NDArray[np.uint8]
+    pedal_s: npt.NDArray[np.float64] = dataclasses.field(default_factory=lambda: np.zeros(0))
+    pedal_value: npt.NDArray[np.uint8] = dataclasses.field(
+        default_factory=lambda: np.zeros(0, np.uint8)
+    )
 
     def __len__(self) -> int:
         return len(self.pitch)
@@ -88,7 +96,7 @@ def read_performance(path: Path) -> Performance:
 def parse_performance(raw: bytes) -> Performance:
     """Notes of a MIDI file given as bytes; errors as :func:`read_performance`, without the path."""
     tracks = [_track(raw, start, stop) for start, stop in _track_chunks(raw)]
-    onset, end, pitch, velocity, at, microseconds = (
+    onset, end, pitch, velocity, at, microseconds, moved, value = (
         np.concatenate(parts) for parts in zip(*tracks, strict=True)
     )
     if not len(onset):
@@ -99,7 +107,9 @@ def parse_performance(raw: bytes) -> Performance:
     columns = {"onset_s": seconds(onset), "end_s": seconds(end), "pitch": pitch}
     if columns["end_s"].max() > MAX_SECONDS:
         raise MidiError(f"lasts more than {MAX_SECONDS // 3600} h", kind="too-large")
-    return _sorted(**columns, velocity=velocity)
+    order = np.argsort(moved, kind="stable")  # of several tracks; at one tick the last holds
+    pedal = {"pedal_s": seconds(moved[order]), "pedal_value": value[order]}
+    return Performance(**_sorted(**columns, velocity=velocity), **pedal)
 
 
 def _track_chunks(raw: bytes) -> list[tuple[int, int]]:
@@ -130,27 +140,30 @@ def _track_chunks(raw: bytes) -> list[tuple[int, int]]:
 
 
 def _track(raw: bytes, start: int, stop: int) -> tuple[npt.NDArray[Any], ...]:
-    """Onset and end in ticks, pitch, velocity of a track's notes; tick and value of its tempi."""
-    # A note takes at least three bytes, a tempo seven.
+    """Onset, end, pitch, velocity of the notes; when and what of the tempi and of the pedal; in ticks."""
+    # A note or a pedal's move takes at least three bytes, a tempo seven.
     room, tempi = min((stop - start) // 3, MAX_NOTES) + 1, (stop - start) // 7 + 1
     onset, end = np.empty(room, np.int64), np.empty(room, np.int64)
     pitch, velocity = np.empty(room, np.uint8), np.empty(room, np.uint8)
     at, microseconds = np.empty(tempi, np.int64), np.empty(tempi, np.int64)
-    problem, where, n_notes, n_tempi = _scan(
-        np.frombuffer(raw, np.uint8), start, stop, onset, end, pitch, velocity, at, microseconds
-    )
+    moves = (stop - start) // 3 + 1
+    moved, value = np.empty(moves, np.int64), np.empty(moves, np.uint8)
+    problem, where, n_notes, n_tempi, n_moves = _scan(
+        np.frombuffer(raw, np.uint8), start, stop, onset, end, pitch, velocity, at, microseconds,
+        moved, value,
+    )  # fmt: skip
     if problem:
         large = "too-large" if PROBLEMS[problem] == "too many notes" else "unreadable"
         raise MidiError(f"is malformed: {PROBLEMS[problem]} (byte {where})", kind=large)
     ended = end[:n_notes] >= 0
     notes = tuple(column[:n_notes][ended] for column in (onset, end, pitch, velocity))
-    return (*notes, at[:n_tempi], microseconds[:n_tempi])
+    return (*notes, at[:n_tempi], microseconds[:n_tempi], moved[:n_moves], value[:n_moves])
 
 
-def _sorted(**columns: Any) -> Performance:
+def _sorted(**columns: Any) -> dict[str, Any]:
     keys = ("velocity", "end_s", "pitch", "onset_s")
     order = np.lexsort([columns[k] for k in keys])
-    return Performance(**{name: column[order] for name, column in columns.items()})
+    return {name: column[order] for name, column in columns.items()}
 
 
 def _tempo_map(
@@ -177,22 +190,22 @@ def _tempo_map(
 
 @small_kernel
 @no_type_check
-def _scan(data, at, stop, onset, end, pitch, velocity, tempo_at, tempo):
+def _scan(data, at, stop, onset, end, pitch, velocity, tempo_at, tempo, moved, pedal):
     """Walk the events in ``data[at:stop]``; fill the columns.
 
-    Returns (index into PROBLEMS, byte, notes, tempi); the end of a note that never ended is -1.
-    No read leaves ``[at, stop)``, no write the columns.
+    Returns (index into PROBLEMS, byte, notes, tempi, moves of the pedal); the end of a note that
+    never ended is -1. No read leaves ``[at, stop)``, no write the columns.
     """
     newest = np.full(16 * 128, -1, np.int64)  # per key: the open note struck last, or -1
     older = np.empty(len(onset), np.int64)  # per open note: the one of its key struck before
-    tick = running = n_notes = n_tempi = 0
+    tick = running = n_notes = n_tempi = n_moves = 0
     while at < stop:
         delta = size = 0
         while True:
             if at >= stop:
-                return 1, at, n_notes, n_tempi
+                return 1, at, n_notes, n_tempi, n_moves
             if size == 4:
-                return 2, at, n_notes, n_tempi
+                return 2, at, n_notes, n_tempi, n_moves
             byte = np.int64(data[at])
             at += 1
             size += 1
@@ -201,30 +214,33 @@ def _scan(data, at, stop, onset, end, pitch, velocity, tempo_at, tempo):
                 break
         tick += delta
         if at >= stop:
-            return 1, at, n_notes, n_tempi
+            return 1, at, n_notes, n_tempi, n_moves
         status = np.int64(data[at])
         if status >= 128:
             at += 1
         elif running == 0:
-            return 3, at, n_notes, n_tempi
+            return 3, at, n_notes, n_tempi, n_moves
         else:
             status = running
         if status < 0xF0:
             running = status
             size = 1 if 0xC0 <= status < 0xE0 else 2
             if at + size > stop:
-                return 1, at, n_notes, n_tempi
+                return 1, at, n_notes, n_tempi, n_moves
             first, second = np.int64(data[at]), np.int64(data[at + size - 1])
             if first > 127 or second > 127:
-                return 4, at, n_notes, n_tempi
+                return 4, at, n_notes, n_tempi, n_moves
             at += size
             channel = status & 15
             if channel == 9 or status >= 0xA0:
+                if channel != 9 and status >> 4 == 0xB and first == SUSTAIN:
+                    moved[n_moves], pedal[n_moves] = tick, second
+                    n_moves += 1
                 continue
             key = channel * 128 + first
             if status >= 0x90 and second > 0:
                 if n_notes == len(onset):
-                    return 7, at, n_notes, n_tempi
+                    return 7, at, n_notes, n_tempi, n_moves
                 onset[n_notes], end[n_notes] = tick, -1
                 pitch[n_notes], velocity[n_notes] = first, second
                 older[n_notes] = newest[key]
@@ -247,7 +263,7 @@ def _scan(data, at, stop, onset, end, pitch, velocity, tempo_at, tempo):
             kind = -1
             if status == 0xFF:
                 if at >= stop:
-                    return 1, at, n_notes, n_tempi
+                    return 1, at, n_notes, n_tempi, n_moves
                 kind = np.int64(data[at])
                 at += 1
             else:
@@ -255,9 +271,9 @@ def _scan(data, at, stop, onset, end, pitch, velocity, tempo_at, tempo):
             length = size = 0
             while True:
                 if at >= stop:
-                    return 1, at, n_notes, n_tempi
+                    return 1, at, n_notes, n_tempi, n_moves
                 if size == 4:
-                    return 2, at, n_notes, n_tempi
+                    return 2, at, n_notes, n_tempi, n_moves
                 byte = np.int64(data[at])
                 at += 1
                 size += 1
@@ -265,19 +281,19 @@ def _scan(data, at, stop, onset, end, pitch, velocity, tempo_at, tempo):
                 if byte < 128:
                     break
             if at + length > stop:
-                return 1, at, n_notes, n_tempi
+                return 1, at, n_notes, n_tempi, n_moves
             if kind == 0x2F:
                 break
             if kind == 0x51:
                 if length != 3:
-                    return 6, at, n_notes, n_tempi
+                    return 6, at, n_notes, n_tempi, n_moves
                 value = np.int64(data[at]) * 65536 + np.int64(data[at + 1]) * 256
                 value += np.int64(data[at + 2])
                 if value == 0:
-                    return 6, at, n_notes, n_tempi
+                    return 6, at, n_notes, n_tempi, n_moves
                 tempo_at[n_tempi], tempo[n_tempi] = tick, value
                 n_tempi += 1
             at += length
         else:
-            return 5, at, n_notes, n_tempi
-    return 0, at, n_notes, n_tempi
+            return 5, at, n_notes, n_tempi, n_moves
+    return 0, at, n_notes, n_tempi, n_moves

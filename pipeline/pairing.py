@@ -9,6 +9,8 @@ columns, and ``composition``: which rows play one work, for the reader to correc
 the audio's length. The split follows from a hash of the composition alone: 80 % of the hash's range is
 train, 10 % validation, 10 % test, so that more files do not move those that are there. With three
 compositions or more no split stays empty.
+
+A folder of MIDI files alone (``midi_only``) gives a table whose audio is yet to be rendered.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import dataclasses
 import hashlib
 import io
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
@@ -25,6 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.audio import PAD_LIMIT_SAMPLES, probe
+from pipeline.base.config import digest
 from pipeline.base.console import Console
 from pipeline.base.errors import CorpusError, UsageError
 from pipeline.base.files import atomic_write
@@ -48,12 +52,15 @@ class Pair:
     midi: PurePosixPath
 
 
-def make_csv(folder: Path, out: Path | None, console: Console) -> dict[str, Any]:
+def make_csv(
+    folder: Path, out: Path | None, console: Console, *, midi_only: bool = False
+) -> dict[str, Any]:
     """Write a table of all pairs in ``folder``; paths in it are relative to ``folder``.
 
     Parameters
     ----------
     out : the table; ``pairs.csv`` in the folder by default, never overwritten
+    midi_only : every MIDI file is a recording, and its audio is yet to be made
 
     Returns
     -------
@@ -72,18 +79,21 @@ def make_csv(folder: Path, out: Path | None, console: Console) -> dict[str, Any]
         raise UsageError(f"{folder} is not a folder")
     if out.exists():
         raise UsageError(f"{out} exists and is not overwritten; name another file by --out")
-    pairs, unpaired = find_pairs(_relative_files(folder))
+    pairs, unpaired = (_alone if midi_only else find_pairs)(_relative_files(folder))
     rows, unusable, review = [], [], []
     with console.progress("read headers", len(pairs)) as update:
         for done, pair in enumerate(pairs, 1):
             try:
-                row, remarks = _row(folder, pair)
+                row, remarks = _row(folder, pair, midi_only)
                 rows.append(row)
                 review += [{"file": str(pair.audio), "remark": remark} for remark in remarks]
             except CorpusError as error:
                 unusable.append({"file": str(pair.audio), "kind": error.kind, "why": str(error)})
             update(done, str(pair.audio))
     if not rows:
+        if midi_only:
+            bad = f": {unusable[0]['why']}" if unusable else ""
+            raise CorpusError(f"{folder}: no MIDI file can be used ({len(unusable)} tried{bad})")
         raise CorpusError(
             f"{folder}: no pair of audio and MIDI can be used ({len(unpaired)} files without a "
             f"partner, {len(unusable)} pairs that cannot be read); a pair has one name and lies in "
@@ -123,6 +133,41 @@ def find_pairs(files: Iterable[PurePosixPath]) -> tuple[list[Pair], list[str]]:
                 pairs.append(Pair(audio=audio[key][0], midi=midi[key][0]))
                 left -= {audio[key][0], midi[key][0]}
     return sorted(pairs, key=lambda p: str(p.audio)), sorted(map(str, left))
+
+
+def _alone(files: Iterable[PurePosixPath]) -> tuple[list[Pair], list[str]]:
+    """Every MIDI file with the audio that it will have."""
+    midi = [f for f in files if f.suffix.lower() in MIDI_SUFFIXES]
+    return [Pair(audio=f.with_suffix(".wav"), midi=f) for f in midi], []
+
+
+def folder_table(folder: Path, cache: Path, console: Console) -> Path:
+    """The corpus table of a folder of MIDI files: its own, or a proposal that is kept in ``cache``.
+
+    The proposal is made once, and can be corrected there; splits go by work.
+    """
+    own = [p for p in sorted(folder.glob("*.csv")) if _is_table(p)]
+    if len(own) > 1:
+        names = ", ".join(p.name for p in own)
+        raise UsageError(f"{folder} holds {len(own)} corpus tables ({names}): name one of them")
+    if own:
+        return own[0]
+    slug = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "midi"
+    table = cache / f"{slug}-{digest(str(folder.resolve()), 6)}.csv"
+    if table.is_file():
+        console.say(f"table: {table}, made before")
+        return table
+    table.parent.mkdir(parents=True, exist_ok=True)
+    made = make_csv(folder, table, console, midi_only=True)
+    for row in made["unusable"]:
+        console.say(f"left out: {row['file']} [{row['kind']}] {row['why']}")
+    console.say(f"table: {table}, titles and composers as the file names suggest; correct it there")
+    return table
+
+
+def _is_table(path: Path) -> bool:
+    with path.open(encoding="utf-8-sig", errors="replace") as handle:
+        return set(COLUMNS) <= set(next(csv.reader(handle), []))
 
 
 def split_by_work(compositions: set[str]) -> dict[str, str]:
@@ -169,18 +214,18 @@ def _parallel_folder(file: PurePosixPath) -> str:
     return _same_folder(PurePosixPath(*folders, file.name))
 
 
-def _row(folder: Path, pair: Pair) -> tuple[dict[str, Any], list[str]]:
+def _row(folder: Path, pair: Pair, midi_only: bool) -> tuple[dict[str, Any], list[str]]:
     """One row without its split, and what a reader should look at."""
-    header = probe(folder / pair.audio)
     last_note_s = float(read_performance(folder / pair.midi).end_s.max())
+    audio_s = last_note_s if midi_only else probe(folder / pair.audio).duration_s
     said = guess(pair.audio.parts[:-1], pair.audio.stem)
-    duration_s = round(min(last_note_s, header.duration_s), 6)
+    duration_s = round(min(last_note_s, audio_s), 6)
     if duration_s <= 0:
         raise CorpusError(f"{folder / pair.audio}: is too short to be used")
     remarks = []
-    if last_note_s > header.duration_s + PAD_LIMIT_SAMPLES / SAMPLE_RATE:
+    if last_note_s > audio_s + PAD_LIMIT_SAMPLES / SAMPLE_RATE:
         remarks.append(
-            f"the last note ends at {last_note_s:.2f} s, the audio at {header.duration_s:.2f} s: "
+            f"the last note ends at {last_note_s:.2f} s, the audio at {audio_s:.2f} s: "
             "do they belong together?"
         )
     if duration_s < SEGMENT_S:

@@ -13,30 +13,28 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline import audio, midi, segments
-from pipeline.audio import PAD_LIMIT_SAMPLES, AudioHeader, decode, probe
+from pipeline.audio import PAD_LIMIT_SAMPLES, AudioHeader
 from pipeline.base.config import digest, to_plain
 from pipeline.base.errors import AudioError, CorpusError, MidiError
 from pipeline.corpora.recordings import Recording
+from pipeline.corpora.takes import Take
 from pipeline.midi import Performance, read_performance
 from pipeline.quality import Meter, QualityLimits, judge
 from pipeline.segments import count_rows, cut_notes
+from pipeline.sounds import Checksum, Sound, sound_of
 from pipeline.spectral import SAMPLE_RATE
 from pipeline.store.schema import FAILURES, NOTES, RECORDINGS, SCHEMA, SEGMENTS, Segmentation
 
-EDGE_BYTES = 1 << 20
-PROBE_BYTES = 64 << 10
-N_PROBES = 16
 MAX_NOTE_ROWS = 20_000_000  # of one recording; a busy hour has 150,000
-Checksum = Literal["sampled", "full"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +49,9 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Input:
-    """One recording's files as found: header, notes and fingerprint (or a failure)."""
+    """One recording's files as found: sound, header, notes and fingerprint (or a failure)."""
 
+    sound: Sound
     header: AudioHeader | None
     performance: Performance | None
     fingerprint: dict[str, Any]
@@ -61,14 +60,10 @@ class Input:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where one recording lies on the timeline: samples ``[start, start + length)``.
-
-    ``bytes`` is the file's size when it was fingerprinted.
-    """
+    """Where one recording lies on the timeline: samples ``[start, start + length)``."""
 
     recording: int
-    path: str
-    bytes: int
+    sound: Sound
     start: int
     length: int
 
@@ -112,20 +107,26 @@ def fingerprint_inputs(
     suspects: frozenset[int] = frozenset(),
     segmentation: Segmentation,
     limits: QualityLimits | None = None,
+    takes: Sequence[Take] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Input]:
     """Read every header, MIDI file and fingerprint; ``suspects`` are also decoded and measured.
 
+    With ``takes``, one per recording, sound is rendered from the MIDI files and no audio is read.
+
     Threads, not processes: the work is reading and hashing, which release the interpreter.
     """
 
-    def one(recording: Recording) -> Input:
+    def one(recording: Recording, take: Take | None) -> Input:
         judged_by = (limits or QualityLimits()) if recording.recording in suspects else None
-        return _read_input(recording, root, checksum, judged_by, segmentation)
+        sound = sound_of(recording, root, take)
+        return _read_input(
+            recording, root / recording.midi_path, sound, checksum, judged_by, segmentation
+        )
 
     inputs = []
     with ThreadPoolExecutor(min(8, 2 * (os.cpu_count() or 1))) as pool:
-        for i, found in enumerate(pool.map(one, recordings)):
+        for i, found in enumerate(pool.map(one, recordings, takes or [None] * len(recordings))):
             inputs.append(found)
             if progress is not None:
                 progress(i + 1, len(recordings))
@@ -154,7 +155,7 @@ def identity_of(
 
 
 def make_plan(
-    corpus: str, recordings: list[Recording], inputs: list[Input], root: Path, seg: Segmentation
+    corpus: str, recordings: list[Recording], inputs: list[Input], seg: Segmentation
 ) -> Plan:
     """Lay out all tables and offsets."""
     sources, notes, cuts, rows = [], [], [], []
@@ -186,8 +187,7 @@ def make_plan(
         sources.append(
             Source(
                 recording=recording.recording,
-                path=str(root / recording.audio_path),
-                bytes=found.fingerprint["audio_bytes"],
+                sound=found.sound,
                 start=n_samples,
                 length=length,
             )
@@ -215,19 +215,19 @@ def make_plan(
 
 def _read_input(
     recording: Recording,
-    root: Path,
+    midi_path: Path,
+    sound: Sound,
     checksum: Checksum,
     judged_by: QualityLimits | None,
     seg: Segmentation,
 ) -> Input:
-    audio_path, midi_path = root / recording.audio_path, root / recording.midi_path
     header: AudioHeader | None = None
     performance: Performance | None = None
     fingerprint: dict[str, Any] = {}
     failure = None
     try:
-        header = probe(audio_path)
-        _check_duration(recording, header, audio_path, seg)
+        header = sound.header()
+        _check_duration(recording, header, sound.path, seg)
         performance = read_performance(midi_path)
         count = seg.count(recording.duration_s)
         if (rows := count_rows(performance, count, seg)) > MAX_NOTE_ROWS:
@@ -237,24 +237,27 @@ def _read_input(
                 kind="too-large",
             )
         if judged_by is not None:
-            failure = _examine(recording, audio_path, count, performance, judged_by, seg)
+            failure = _examine(recording, sound, count, performance, judged_by, seg)
     except CorpusError as error:
         stage = {AudioError: "audio", MidiError: "midi"}.get(type(error), "table")
         failure = Failure(
             recording=recording.recording, stage=stage, kind=error.kind, message=str(error)
         )
     if failure is None and header is not None:
-        fingerprint = {
-            "audio": audio_fingerprint(audio_path, checksum),
-            "audio_bytes": audio_path.stat().st_size,
-            "midi": hashlib.sha256(midi_path.read_bytes()).hexdigest(),
-        }
-    return Input(header=header, performance=performance, fingerprint=fingerprint, failure=failure)
+        sound, fingerprint = sound.fingerprinted(checksum)
+        fingerprint["midi"] = hashlib.sha256(midi_path.read_bytes()).hexdigest()
+    return Input(
+        sound=sound,
+        header=header,
+        performance=performance,
+        fingerprint=fingerprint,
+        failure=failure,
+    )
 
 
 def _examine(
     recording: Recording,
-    path: Path,
+    sound: Sound,
     count: int,
     performance: Performance,
     limits: QualityLimits,
@@ -262,7 +265,7 @@ def _examine(
 ) -> Failure | None:
     """Decode a suspect to its end, and measure it as the store's audio will be."""
     meter = Meter(length := seg.timeline_samples(count))
-    for block in decode(path, length):
+    for block in sound.samples(length):
         meter.feed(block)
     inside = (performance.onset_s >= 0) & (performance.onset_s < length / SAMPLE_RATE)
     quality = meter.finish(performance.onset_s[inside], performance.velocity[inside])
@@ -278,7 +281,7 @@ def _examine(
 
 
 def _check_duration(
-    recording: Recording, header: AudioHeader, path: Path, seg: Segmentation
+    recording: Recording, header: AudioHeader, path: str, seg: Segmentation
 ) -> None:
     """All segments that the metadata promise must lie inside the audio, but for 0.25 s."""
     missing = seg.timeline_samples(seg.count(recording.duration_s)) - header.frames_24k
@@ -288,27 +291,6 @@ def _check_duration(
             f"{recording.duration_s:.2f} s; correct the table or the file",
             kind="duration",
         )
-
-
-def audio_fingerprint(path: Path, checksum: Checksum) -> str:
-    """SHA-256 of the whole file, or of its first and last MiB and 16 even 64 KiB blocks."""
-    digest_ = hashlib.sha256(checksum.encode())
-    size = path.stat().st_size
-    with path.open("rb") as handle:
-        if checksum == "full" or size <= 2 * EDGE_BYTES + N_PROBES * PROBE_BYTES:
-            while block := handle.read(EDGE_BYTES):
-                digest_.update(block)
-            return digest_.hexdigest()
-        inner = size - 2 * EDGE_BYTES - PROBE_BYTES
-        offsets = [EDGE_BYTES + inner * i // (N_PROBES - 1) for i in range(N_PROBES)]
-        for offset, length in [
-            (0, EDGE_BYTES),
-            *((o, PROBE_BYTES) for o in offsets),
-            (size - EDGE_BYTES, EDGE_BYTES),
-        ]:
-            handle.seek(offset)
-            digest_.update(handle.read(length))
-    return digest_.hexdigest()
 
 
 def _recording_row(r: Recording, found: Input, count: int, seg: Segmentation) -> dict[str, Any]:

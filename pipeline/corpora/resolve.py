@@ -7,10 +7,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.base.errors import CorpusError
+from pipeline.base.errors import CorpusError, UsageError
 from pipeline.base.registry import Registry
 from pipeline.corpora.recordings import Recording, load_table
+from pipeline.corpora.takes import Take, choose_takes
 
+DESCRIPTORS = ("mel", "A4", "D4")  # what every preset reads
 Progress = Callable[[int, int, str], None]
 
 
@@ -25,6 +27,7 @@ class Corpus:
     root : the folder its paths are relative to
     licence : of the recordings, as far as it is known
     descriptors : what is built unless asked otherwise; ``mel`` would be 40 % of MAESTRO's store
+    takes : how each recording is rendered, where its audio is not read but made from its MIDI file
     """
 
     name: str
@@ -32,7 +35,8 @@ class Corpus:
     root: Path
     recordings: list[Recording]
     licence: str | None = None
-    descriptors: tuple[str, ...] = ("mel", "A4", "D4")
+    descriptors: tuple[str, ...] = DESCRIPTORS
+    takes: tuple[Take, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,12 +48,16 @@ class CorpusRequest:
     root : folder of the recordings, or None for the corpus' own default
     cache : where a corpus that is made here may be kept
     workers : processes for a corpus that is made here
+    rendered : make the audio from the MIDI files
+    soundfonts : see :func:`~pipeline.corpora.takes.choose_takes`
     """
 
     root: Path | None
     cache: Path
     workers: int
     progress: Progress | None = None
+    rendered: bool = False
+    soundfonts: tuple[str, ...] = ()
 
 
 CORPORA: Registry[Callable[[CorpusRequest], Corpus]] = Registry("corpus")
@@ -91,13 +99,26 @@ def _maestro(request: CorpusRequest) -> Corpus:
 
 
 def resolve_corpus(name: str, request: CorpusRequest) -> Corpus:
-    """The corpus called ``name``, or the one whose table is the file ``name``.
+    """The corpus called ``name``, or the one whose table is the file ``name``, rendered if asked for.
 
     Raises
     ------
     CorpusError
-        for a table that cannot be read; :class:`ConfigError` for an unknown name.
+        for a table that cannot be read, or a SoundFont; :class:`ConfigError` for an unknown name.
     """
+    if request.soundfonts and not request.rendered:
+        raise UsageError("--soundfont is for audio that is rendered: add --audio rendered")
+    corpus = _resolve(name, request)
+    if not request.rendered:
+        return corpus
+    takes = choose_takes(corpus.recordings, request.soundfonts)
+    # Its own sound, so its own name.
+    return dataclasses.replace(
+        corpus, name=f"{corpus.name}-rendered", takes=takes, descriptors=DESCRIPTORS
+    )
+
+
+def _resolve(name: str, request: CorpusRequest) -> Corpus:
     path = Path(name)
     if path.suffix.lower() in (".csv", ".json") or path.is_file():
         if not path.is_file():

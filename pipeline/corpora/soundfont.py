@@ -20,6 +20,7 @@ corrected.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import tempfile
 from collections.abc import Iterator
@@ -29,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.errors import CorpusError, MissingExtra
+from pipeline.base.errors import AudioError, CorpusError, MissingExtra
 from pipeline.corpora.soundfont_zones import with_zone_roots
 
 Tone = NDArray[np.float32]
@@ -98,11 +99,25 @@ def play(
 
 
 @contextlib.contextmanager
-def synthesizer_of(soundfont: Path, sample_rate: int) -> Iterator[Any]:
-    """The synthesiser of a SoundFont whose keys sound at their pitch."""
+def synthesizer_of(soundfont: Path, sample_rate: int, sha256: str | None = None) -> Iterator[Any]:
+    """The synthesiser of a SoundFont whose keys sound at their pitch.
+
+    Raises
+    ------
+    AudioError
+        kind ``soundfont``, when it is gone, or its content is not the one that is meant.
+    """
+    try:
+        content = soundfont.read_bytes()
+    except OSError as error:
+        raise AudioError(
+            f"{soundfont}: cannot be read ({error.strerror})", kind="soundfont"
+        ) from None
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise AudioError(f"{soundfont}: changed while it was used", kind="soundfont")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / soundfont.name
-        path.write_bytes(with_zone_roots(soundfont.read_bytes()))
+        path.write_bytes(with_zone_roots(content))
         yield load_symusic().Synthesizer(str(path), sample_rate, 0)
 
 
@@ -120,14 +135,12 @@ def _played(
     held = np.round((end_s - onset_s) * sample_rate).astype(np.int64)
     damped = round(DAMPED_S * sample_rate)
     out = np.zeros((len(mix), int((start + held).max()) + damped), dtype=np.float32)
-    seconds = np.arange(damped, dtype=np.float32) / sample_rate
-    cut = np.linspace(1, 0, damped, dtype=np.float32)
     for key in np.unique(pitch):
         strikes = np.flatnonzero(pitch == key)
         longest = int(held[strikes].max()) + damped
         bright = mix @ _tone(synthesizer, program, int(key), longest, sample_rate)
         dull = _low_pass(bright, sample_rate)
-        damper = 10 ** (-3 * seconds / _at(key, DAMPER_PITCHES, DAMPER_S)) * cut
+        damper = damper_of(int(key), sample_rate)
         for i in strikes:
             loudness = velocity[i] / 127
             # dull and bright share their attack: no shift in time between soft and loud
@@ -136,6 +149,19 @@ def _played(
             sound[:, held[i] :] *= damper
             out[:, start[i] : start[i] + sound.shape[1]] += sound
     return out
+
+
+def damper_of(key: int, sample_rate: int) -> Tone:
+    """What a falling damper lets pass, float32 [0.6 s]."""
+    seconds = np.arange(round(DAMPED_S * sample_rate), dtype=np.float32) / sample_rate
+    cut = np.linspace(1, 0, len(seconds), dtype=np.float32)
+    return np.asarray(10 ** (-3 * seconds / _at(key, DAMPER_PITCHES, DAMPER_S)) * cut)
+
+
+def tone_of(synthesizer: Any, program: int, key: int, sample_rate: int, audible_db: float) -> Tone:
+    """One undamped tone ``[2, samples]``, as long as its second stage is above ``audible_db``."""
+    seconds = _at(key, DECAY_PITCHES, DECAY_S) * audible_db / -60
+    return _tone(synthesizer, program, key, round(seconds * sample_rate), sample_rate)
 
 
 def _tone(synthesizer: Any, program: int, key: int, samples: int, sample_rate: int) -> Tone:

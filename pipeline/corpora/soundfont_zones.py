@@ -49,6 +49,24 @@ def with_zone_roots(content: bytes) -> bytes:
     return bytes(out)
 
 
+def read_presets(content: bytes) -> set[tuple[int, int]]:
+    """(bank, program) of every preset.
+
+    Raises
+    ------
+    CorpusError
+        when it is no SoundFont 2.
+    """
+    if content[:4] != b"RIFF" or content[8:12] != b"sfbk":
+        raise CorpusError("not a SoundFont 2")
+    try:
+        headers = content[dict(_chunks(content))[b"phdr"]]
+        presets = [(bank, program) for _, program, bank in struct.iter_unpack("<20sHH14x", headers)]
+    except (KeyError, struct.error):
+        raise CorpusError("not a SoundFont 2: its presets cannot be read") from None
+    return set(presets[:-1])  # the last one only says where they end
+
+
 def _chunks(content: bytes) -> Iterator[tuple[bytes, slice]]:
     """Names and places of all chunks, those inside of lists included."""
     at = 12  # RIFF, size, sfbk
@@ -58,4 +76,6 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, slice]]:
             at += 12
             continue
         yield name, slice(at + 8, at + 8 + size)
-        at += 8 + size + size % 2
+        at += 8 + size
+        # A chunk of odd length is padded; the writers of compressed SoundFonts forget it.
+        at += size % 2 and content[at : at + 1] == b"\0"

@@ -14,7 +14,8 @@ from makers import SPECS, make_corpus, row_of, write_midi, write_table
 
 from pipeline import plan
 from pipeline.corpora.recordings import load_table
-from pipeline.plan import audio_fingerprint, fingerprint_inputs, identity_of, make_plan
+from pipeline.plan import fingerprint_inputs, identity_of, make_plan
+from pipeline.sounds import audio_fingerprint
 from pipeline.store.schema import Segmentation
 
 
@@ -102,7 +103,7 @@ def test_a_window_beyond_the_audio_is_not_valid(tmp_path: Path) -> None:
     write_table(table, [{**row_of(spec), "duration": "9.0"}])  # 0.2 s less than promised
     recordings = load_table(table)
     inputs = fingerprint_inputs(recordings, tmp_path, segmentation=Segmentation())
-    found = make_plan("x", recordings, inputs, tmp_path, Segmentation())
+    found = make_plan("x", recordings, inputs, Segmentation())
     assert found.tables["segments"]["valid"].to_pylist() == [True] * 5 + [False]
     checks = found.tables["recordings"]["checks"].to_pylist()[0]
     assert checks["padded_samples"] == 4800
@@ -114,7 +115,7 @@ def test_a_segment_without_notes_is_not_valid_and_keeps_its_row(tmp_path: Path) 
     write_midi(tmp_path / SPECS[0].midi, [(0.5, 1.5, 60, 60), (11.0, 11.5, 62, 60)])
     recordings = load_table(table)
     inputs = fingerprint_inputs(recordings, tmp_path, segmentation=Segmentation())
-    found = make_plan("x", recordings, inputs, tmp_path, Segmentation()).tables["segments"]
+    found = make_plan("x", recordings, inputs, Segmentation()).tables["segments"]
     counts = [1, 1, 0, 0, 0, 0, 0, 0, 1]
     assert found["note_count"].to_pylist() == counts
     assert found["valid"].to_pylist() == [c > 0 for c in counts]

@@ -334,7 +334,7 @@ def test_a_recording_shorter_than_a_segment_keeps_its_row_and_gives_no_segments(
 def test_an_audio_file_that_changes_during_the_build_is_a_failure(own_corpus: Path) -> None:
     corpus = corpus_of(own_corpus)
     inputs = fingerprint_inputs(corpus.recordings, corpus.root, segmentation=Segmentation())
-    plan = make_plan("x", corpus.recordings, inputs, corpus.root, Segmentation())
+    plan = make_plan("x", corpus.recordings, inputs, Segmentation())
     source = plan.sources[0]
     with Path(source.path).open("ab") as handle:
         handle.write(b"\0\0")
