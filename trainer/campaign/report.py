@@ -112,6 +112,17 @@ def campaign_page(
     return html.page(sweep.title, _lead(sweep, entries, found, rows, main), parts)
 
 
+def boards_of(
+    sweep: Sweep, floors: Sequence[str] | None = None, say: Say = lambda text: None
+) -> list[Board]:
+    """What the page's leaderboards show, as values; arguments as for :func:`campaign_page`."""
+    table, told = build_ledger(Path(sweep.out), {run.folder for run in sweep.runs})
+    for text in told:
+        say(text)
+    entries = entries_of(sweep, states(sweep))
+    return _boards(sweep, entries, table.to_pylist(), floors, "", say, say)
+
+
 def _boards(
     sweep: Sweep, entries: Sequence[Entry], rows: Sequence[Row], floors: Sequence[str] | None,
     command: str, tell: Say, say: Say,

@@ -1,0 +1,226 @@
+"""The paper again: build the store, train the campaign, score, analyse; JSON and a page.
+
+    python -m benchmarks.reproduce --tier cpu --data DATA [--out reproduction] [--minutes 9]
+
+``DATA`` holds a table of performances (``maestro-subset.csv`` or ``maestro-v3.0.0.csv``) and their
+MIDI files in ``maestro/``, or MAESTRO itself; and, if there, ``maps-metadata.csv``, whose recordings
+of a real piano are then scored, too. Every step is one of the project's commands and goes on where it
+was xNeither a decoder of audio, nor dask, nor polars is needed for rendered audio.
+
+Writes ``benchmarks/results/reproduce-<tier>.json`` (what was found: the same bytes on the same
+machine, however often and in however many pieces it ran), ``reproduce-<tier>-cost.json`` (what it
+took) and the campaign's page in the run folder. ``python -m benchmarks.tables`` fills docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import environment, write
+from benchmarks.corpora import VARIABLE
+from benchmarks.reproduced import costs, found
+from benchmarks.tiers import DESCRIPTORS, REAL, TABLE, TIERS, Tier, write_real_table, write_table
+from pipeline.base.errors import EXIT_RESUMABLE, XmodalError
+from trainer.campaign.manifest import read_campaign
+from trainer.campaign.plan import Sweep, plan_campaign
+
+PERFORMANCES = ("maestro-subset.csv", "maestro-v3.0.0.csv", "maestro-v3.0.0.json")
+TOLD = ("commit", "clean", "cpu", "cores", "python", "versions")
+
+
+class Later(Exception):
+    """The time is over; the same command goes on."""
+
+
+class Steps:
+    """The project's commands, one after the other, until the time is over."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.end = None if minutes is None else time.monotonic() + 60 * minutes
+        self.took: dict[str, float] = {}
+
+    def run(self, name: str, program: str, *arguments: object) -> Any:
+        """The JSON answer of a command."""
+        path = Path(sys.executable).parent / program
+        began = time.monotonic()
+        process = subprocess.Popen(
+            [str(path), *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True
+        )
+        try:
+            answer, _ = process.communicate(timeout=self._left())
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.send_signal(signal.SIGTERM)
+            process.communicate()
+            raise Later from None
+        finally:
+            self.took[name] = self.took.get(name, 0.0) + time.monotonic() - began
+        if process.returncode == EXIT_RESUMABLE:
+            raise Later
+        if process.returncode:
+            raise SystemExit(process.returncode)
+        return json.loads(answer) if answer.strip() else {}
+
+    def _left(self) -> float | None:
+        if self.end is None:
+            return None
+        left = self.end - time.monotonic()
+        if left <= 0:
+            raise Later
+        return left
+
+
+def main() -> None:
+    """Everything that is not done yet."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tier", choices=list(TIERS), required=True)
+    parser.add_argument("--data", type=Path, default=os.environ.get(VARIABLE))
+    parser.add_argument("--out", type=Path, default=Path("reproduction"), help="stores and runs")
+    parser.add_argument("--minutes", type=float, help="stop after as many; [default: never]")
+    parser.add_argument(
+        "--soundfont", action="append", default=[], help="see xmodal-features build"
+    )
+    parser.add_argument(
+        "--jobs", type=int, help="runs side by side [default: cores, or 1 on a GPU]"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what it would cost, and stop")
+    arguments = parser.parse_args()
+    if arguments.data is None:
+        parser.error(f"--data, or the variable {VARIABLE}, names the folder of the performances")
+    steps = Steps(arguments.minutes)
+    try:
+        reproduce(arguments, TIERS[arguments.tier], steps)
+    except Later:
+        print("stopped; repeat the command to go on", file=sys.stderr)
+        raise SystemExit(EXIT_RESUMABLE) from None
+    except XmodalError as error:
+        raise SystemExit(f"error: {error}") from None
+    finally:
+        _remember(arguments.out / arguments.tier, steps.took)
+
+
+def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
+    """The steps of a tier, in order."""
+    out = arguments.out / arguments.tier
+    store = built(tier, arguments.data, out, arguments.soundfont, steps)
+    sweeps = [_sweep(name, tier, store, out) for name in tier.campaigns]
+    if arguments.dry_run:
+        for name in tier.campaigns:
+            program = Path(sys.executable).parent / "xmodal-sweep"
+            plan = [program, "plan", *_campaign(name, tier, store, out)]
+            subprocess.run([str(word) for word in plan], check=True)
+        return
+    jobs = arguments.jobs or (1 if _has_gpu() else len(os.sched_getaffinity(0)))
+    threads = [] if _has_gpu() else ["--threads", 1]  # sums are the same on any number of cores
+    for name in tier.campaigns:
+        given = _campaign(name, tier, store, out)
+        steps.run("train", "xmodal-sweep", "run", *given, "--jobs", jobs, *threads)
+    runs = {run.folder: sweep.path(run) for sweep in sweeps for run in sweep.runs}
+    real = real_store(arguments.data, out, steps) if tier.real else None
+    for path in runs.values():
+        steps.run("score", "xmodal-evaluate", path, "--split", "test")
+        if real is not None:
+            steps.run("score", "xmodal-evaluate", path, "--split", "test", "--store", real)
+    first = sweeps[0]
+    looked_at = [
+        first.path(run)
+        for run in first.runs
+        if run.arm in tier.analysed and run.seed == first.runs[0].seed and run.after is None
+    ]
+    for analysis in tier.analyses:
+        steps.run("analyse", "xmodal-analyze", analysis, *looked_at, "--out", out / "analyses")
+    for name in tier.campaigns:
+        given = _campaign(name, tier, store, out)
+        page = steps.run("report", "xmodal-sweep", "report", *given, "--floor", "all")["page"]
+        print(page)
+    machine = {k: v for k, v in environment().items() if k in TOLD}
+    result = found(sweeps, store, real, looked_at, tier, out)
+    write(f"reproduce-{arguments.tier}", {"environment": machine, **result})
+    _remember(out, steps.took)
+    took = json.loads((out / "seconds.json").read_text(encoding="utf-8"))
+    write(
+        f"reproduce-{arguments.tier}-cost",
+        {"environment": environment(), "steps": took, **costs(sweeps, store)},
+    )
+
+
+def built(tier: Tier, data: Path, out: Path, soundfonts: list[str], steps: Steps) -> Path:
+    """The store to train on."""
+    table = next((data / name for name in PERFORMANCES if (data / name).is_file()), None)
+    if table is None:
+        raise SystemExit(f"{data} has none of {', '.join(PERFORMANCES)}")
+    root = data / "maestro" if (data / "maestro").is_dir() else data
+    if tier.audio == "files":
+        return _build(["--corpus", "maestro", "--root", root], out, steps)
+    own = write_table(table, root, tier, out / TABLE)
+    sound = ["--audio", "rendered", *(x for font in soundfonts for x in ("--soundfont", font))]
+    return _build(["--corpus", own, "--root", root, *sound], out, steps)
+
+
+def real_store(data: Path, out: Path, steps: Steps) -> Path | None:
+    """The store of the recordings of a real piano, where they are there."""
+    if not (data / "maps-metadata.csv").is_file() or importlib.util.find_spec("soundfile") is None:
+        print("without recordings of a real piano", file=sys.stderr)
+        return None
+    table = write_real_table(data / "maps-metadata.csv", out / REAL)
+    return _build(["--corpus", table, "--root", data], out, steps)
+
+
+def _build(corpus: list[object], out: Path, steps: Steps) -> Path:
+    """By processes of dask, or without it by parts that share the work."""
+    given = ["build", *corpus, "--out", out / "features", "--descriptors", DESCRIPTORS]
+    if importlib.util.find_spec("distributed") is None:
+        cores = len(os.sched_getaffinity(0))
+        program = str(Path(sys.executable).parent / "xmodal-features")
+        others = [
+            subprocess.Popen(
+                [program, *map(str, given), "--part", f"{i}/{cores}", "--json"],
+                stdout=subprocess.DEVNULL,
+            )
+            for i in range(2, cores + 1)
+        ]
+        try:
+            done = steps.run("build", "xmodal-features", *given, "--part", f"1/{cores}")
+        finally:
+            for other in others:
+                other.wait() if sys.exc_info()[0] is None else other.terminate()
+        return Path(done["store"])
+    return Path(steps.run("build", "xmodal-features", *given)["store"])
+
+
+def _campaign(name: str, tier: Tier, store: Path, out: Path) -> list[object]:
+    return [name, *(["--tiny"] if tier.tiny else []), "--store", store, "--out", out / "runs"]
+
+
+def _sweep(name: str, tier: Tier, store: Path, out: Path) -> Sweep:
+    return plan_campaign(read_campaign(name, tiny=tier.tiny), store, out / "runs")
+
+
+def _has_gpu() -> bool:
+    return shutil.which("nvidia-smi") is not None
+
+
+def _remember(out: Path, took: dict[str, float]) -> None:
+    """Seconds by step, of all pieces together."""
+    if not out.is_dir():
+        return
+    file = out / "seconds.json"
+    before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    total = {k: round(before.get(k, 0.0) + took.get(k, 0.0), 1) for k in {**before, **took}}
+    took.clear()
+    file.write_text(json.dumps(total, sort_keys=True) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,263 @@
+"""What a reproduction found and what it cost, gathered from stores, run folders and analyses."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import command
+from benchmarks.tiers import Tier
+from pipeline.base.config import to_plain
+from pipeline.info import describe_store
+from pipeline.store import Store
+from trainer.analyses import ANALYSES
+from trainer.analyses.contract import Finding
+from trainer.campaign.ledger import build_ledger
+from trainer.campaign.plan import Sweep
+from trainer.campaign.recorded import read_recorded
+from trainer.campaign.report import boards_of
+from trainer.campaign.standing import Board, Line
+
+SIDES = ("a2m", "m2a")
+DRAWS = 2_000
+FLOORS_ON_REAL = ("cqt", "flux")  # the two best
+AGAINST = ("d0", *FLOORS_ON_REAL)
+COSTS = (
+    "segments_per_s",
+    "train_seconds",
+    "peak_host",
+    "peak_device",
+    "parameters",
+    "device",
+    "precision",
+)
+
+
+def found(
+    sweeps: Sequence[Sweep], store: Path, real: Path | None, looked_at: Sequence[Path], tier: Tier,
+    out: Path,
+) -> dict[str, Any]:  # fmt: skip
+    """Everything but times: equal for equal code, data and machine."""
+    return {
+        "tier": {"title": tier.title, "tiny": tier.tiny, "audio": tier.audio},
+        "stores": {"trained_on": _store(store), "real": real and _store(real)},
+        "campaigns": [_campaign(sweep) for sweep in sweeps],
+        "real": real and _on_real(sweeps, real),
+        "analyses": _tables(out / "analyses"),
+        "analysed": [path.name for path in looked_at],
+    }
+
+
+def costs(sweeps: Sequence[Sweep], store: Path) -> dict[str, Any]:
+    """Seconds and memory, run by run."""
+    rows = {r["run"]: r for sweep in sweeps for r in _ledger(sweep)}
+    info = json.loads((store / "build.json").read_text(encoding="utf-8"))
+    return {
+        "build": info["seconds"],
+        "hours": describe_store(Store.open(store))[0]["hours"],
+        "runs": {
+            name: {"arm": r["arm"], "seed": r["seed"], **{k: r[k] for k in COSTS}}
+            for name, r in sorted(rows.items())
+        },
+    }
+
+
+def rank_correlation(pairs: Mapping[str, tuple[float, float]], seed: int = 0) -> dict[str, Any]:
+    """Spearman's between two scores of the same arms; its doubt by drawing the arms anew.
+
+    Returns
+    -------
+    ``{"arms", "spearman", "ci95", "p"}``: p is the share of orders at random that agree as well.
+    """
+    x, y = np.array(list(pairs.values()), float).T
+    rng = np.random.default_rng(seed)
+    value = _spearman(x, y)
+    drawn = []
+    for _ in range(DRAWS):
+        rows = rng.integers(len(x), size=len(x))
+        if len(set(x[rows])) > 1 and len(set(y[rows])) > 1:
+            drawn.append(_spearman(x[rows], y[rows]))
+    at_random = [_spearman(x, rng.permutation(y)) for _ in range(DRAWS)]
+    return {
+        "arms": sorted(pairs),
+        "spearman": round(value, 4),
+        "ci95": [round(float(q), 4) for q in np.quantile(drawn, [0.025, 0.975])],
+        "p": round(float(np.mean([r >= value for r in at_random])), 4),
+    }
+
+
+def _spearman(x: Any, y: Any) -> float:
+    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
+
+
+def _ranks(values: Any) -> Any:
+    """Ranks from 0; equal values share their mean rank."""
+    below = (values[None] < values[:, None]).sum(axis=1)
+    equal = (values[None] == values[:, None]).sum(axis=1)
+    return below + (equal - 1) / 2
+
+
+def _store(path: Path) -> dict[str, Any]:
+    opened = Store.open(path)
+    contents, _ = describe_store(opened)
+    return {
+        "name": opened.name,
+        "identity": opened.identity,
+        "splits": contents["splits"],
+        "hours": contents["hours"],
+        "arrays": {name: info.fingerprint for name, info in sorted(opened.arrays.items())},
+    }
+
+
+def _ledger(sweep: Sweep) -> list[dict[str, Any]]:
+    table, problems = build_ledger(Path(sweep.out), {run.folder for run in sweep.runs})
+    if problems:
+        raise SystemExit("; ".join(problems))
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def _campaign(sweep: Sweep) -> dict[str, Any]:
+    boards = boards_of(sweep, ["all"])
+    return {
+        "name": sweep.name,
+        "title": sweep.title,
+        "updates": sorted({run.updates for run in sweep.runs}),
+        "runs": len(sweep.runs),
+        "boards": [_board(board) for board in boards],
+        "order": _order(sweep, boards),
+    }
+
+
+def _board(board: Board) -> dict[str, Any]:
+    return {
+        "protocol": board.protocol,
+        "split": board.split,
+        "floors": {name: _scores([floor.record]) for name, floor in board.floors.items()},
+        "floor_interval": {
+            name: {"ci95": floor.record["ci95"]["S"], "of": floor.record["ci_kind"]}
+            for name, floor in board.floors.items()
+        },
+        "arms": [_line(line) for line in board.lines],
+    }
+
+
+def _line(line: Line) -> dict[str, Any]:
+    return {
+        "arm": line.entry.label,
+        "seeds": sorted(line.seeds),
+        "rank": line.rank,
+        "verdict": str(line.verdict),
+        "leaks": line.entry.leaks,
+        "interval": line.interval and [round(x, 6) for x in line.interval],
+        "interval_of": line.interval_of,
+        **_scores([s.record for s in line.scored]),
+        "against": {n: _difference(line.against[n]) for n in AGAINST if n in line.against},
+    }
+
+
+def _scores(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Every seed's, by metric; of directions the lower one where one number is shown."""
+    lower = {
+        "R@1": lambda r: min(r[side]["R@1"] for side in SIDES),
+        "no_copy_R@1": lambda r: min(r["no_copy"][side]["R@1"] for side in SIDES),
+        "full_R@1": lambda r: min(r["full"][side]["R@1"] for side in SIDES),
+    }
+    first = records[0]
+    return {
+        "S": [round(r["S"], 6) for r in records],
+        **{k: [round(f(r), 6) for r in records] for k, f in lower.items()},
+        "queries": first["queries"],
+        "without_copy": first["no_copy"]["queries"],
+        "pool_hash": first["pool_hash"],
+    }
+
+
+def _difference(found: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("difference", "ci95", "p_seeds", "smallest_p", "p_queries", "stated")
+    return {"S": {k: found["S"][k] for k in kept}, "seeds": found["seeds"], "unit": found["unit"]}
+
+
+def _order(sweep: Sweep, boards: Sequence[Board]) -> dict[str, Any] | None:
+    """The arms' order here against the recorded one, by each protocol."""
+    if sweep.reference is None:
+        return None
+    recorded = read_recorded(sweep.reference)
+    said = {row.arm: row.S for row in recorded.rows if not row.leaks}
+    result = {}
+    for board in boards:
+        here = {
+            line.entry.arm: line.S
+            for line in board.lines
+            if not line.entry.is_stage and not line.entry.leaks and line.entry.arm in said
+        }
+        if len(here) > 2:
+            pairs = {arm: (S, said[arm]) for arm, S in here.items()}
+            result[f"{board.protocol}-{board.split}"] = rank_correlation(pairs)
+    return {
+        "recorded": {arm: said[arm] for arm in sorted(said)},
+        "source": recorded.source,
+        "by": result,
+    }
+
+
+def _on_real(sweeps: Sequence[Sweep], real: Path) -> dict[str, Any]:
+    """The recordings of a real piano: every run, the floors, and every pair of arms with seeds."""
+    runs: dict[str, list[Path]] = {}
+    for sweep in sweeps:
+        for run in sweep.runs:
+            runs.setdefault(run.arm, []).append(sweep.path(run))
+    scores: dict[str, Any] = {}
+    floors: dict[str, Any] = {}
+    for arm, paths in runs.items():
+        told = [_evaluated(path, real) for path in paths]
+        floors = floors or told[0]["floors"]
+        scores[arm] = {
+            protocol: _scores([s for t in told for s in t["scores"] if s["protocol"] == protocol])
+            for protocol in ("strict", "paper")
+        }
+    several = [path for paths in runs.values() if len(paths) > 2 for path in paths]
+    flags = list(itertools.chain(*(("--baseline", name) for name in FLOORS_ON_REAL)))
+    told = command(
+        "xmodal-compare", *several, "--split", "test", "--store", real, "--protocol", "strict", *flags
+    )  # fmt: skip
+    return {
+        "arms": scores,
+        "floors": {
+            name: {s["protocol"]: {**_scores([s]), "ci95": s["ci95"]["S"]} for s in found}
+            for name, found in sorted(floors.items())
+        },
+        "differences": [
+            {"first": c["first"], "second": c["second"], **_difference(c["found"])}
+            for c in told["strict"]
+        ],
+    }
+
+
+def _evaluated(path: Path, real: Path) -> Any:
+    return command("xmodal-evaluate", path, "--split", "test", "--store", real)
+
+
+def _tables(folder: Path) -> list[dict[str, Any]]:
+    """What the analyses found, as the tables that people see."""
+    tables = []
+    for file in sorted(folder.glob("*-*.json")):
+        data = json.loads(file.read_text(encoding="utf-8"))
+        if "analysis" not in data or not data["findings"]:
+            continue
+        analysis, variant = ANALYSES.get(data["analysis"]), data["variant"]
+        table = analysis.table([Finding(**f) for f in data["findings"]], variant)
+        tables.append(
+            {
+                "analysis": analysis.name,
+                "variant": variant,
+                "head": list(table.head),
+                "rows": [list(map(to_plain, r)) for r in table.rows],
+            }
+        )
+    return tables
