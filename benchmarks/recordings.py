@@ -20,9 +20,10 @@ from pipeline.build import BuildConfig, build
 from pipeline.corpora.recordings import COLUMNS
 from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
 from pipeline.store import Store
-from trainer.cache import ResidentStore, batch_order
+from trainer.cache import ResidentStore
 from trainer.devices import available_memory
 from trainer.frozen import keep_tokens
+from trainer.ordering import batch_order
 
 RECORDINGS, MINUTES, NOTES, RATE = 4, 10, 5_900, 44_100
 WORKERS = 8  # of the reference's loader

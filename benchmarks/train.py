@@ -30,11 +30,12 @@ from benchmarks.recordings import bench_end_to_end
 from benchmarks.stepping import PLAIN_SHAPES, Trainer, now
 from benchmarks.synthetic import NOTES_PER_SEGMENT, synthetic_store
 from pipeline.store import Store
-from trainer.cache import ResidentStore, batch_order
+from trainer.cache import ResidentStore
 from trainer.config import Precision
 from trainer.devices import default_size, pick_device
 from trainer.embed import embed_split
 from trainer.estimate import matrix_rate
+from trainer.ordering import batch_order
 from trainer.retrieval.evaluate import evaluate_embeddings
 from trainer.retrieval.gallery import Gallery
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.base.errors import ConfigError, StoreError
+from pipeline.base.errors import StoreError
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.descriptors.contract import Notes
 from pipeline.spectral import SAMPLE_RATE, SEGMENT_S, SEGMENT_SAMPLES
@@ -328,39 +328,6 @@ def fingerprints(
             own = DESCRIPTORS.get(name).fingerprint(store.identity)
             read[name] = own + ON_DEVICE
     return {"store": store.identity, "compositions": store.grouping, **read}
-
-
-def batch_order(n: int, batch_size: int, seed: int, epoch: int, step: int) -> Ints:
-    """Positions of the segments of one batch: a pure function, so that a resumed run repeats nothing.
-
-    Parameters
-    ----------
-    n : segments to draw from
-    epoch, step : both from 0; ``step`` counts within the epoch
-
-    An epoch is the head of a fresh permutation whose incomplete last batch is dropped; an epoch longer
-    than the split goes on with a further permutation.
-    """
-    per_round = n // batch_size
-    if not per_round:
-        raise ConfigError(f"the split has {n} segments, fewer than one batch of {batch_size}")
-    turn, place = divmod(step, per_round)
-    order = _permutation(n, seed, epoch, turn)
-    return order[place * batch_size : (place + 1) * batch_size]
-
-
-_last_permutation: dict[tuple[int, int, int, int], Ints] = {}
-
-
-def _permutation(n: int, seed: int, epoch: int, turn: int) -> Ints:
-    key = (n, seed, epoch, turn)
-    if key not in _last_permutation:
-        _last_permutation.clear()
-        generator = np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence([seed, epoch, turn]))
-        )
-        _last_permutation[key] = generator.permutation(n).astype(np.int64)
-    return _last_permutation[key]
 
 
 def _ranges(starts: Ints, counts: Ints) -> Ints:

@@ -90,7 +90,8 @@ class MidiConfig:
 
     ``timing``: whether the note embedding also sees the duration in seconds. The reference never
     sees any time (method §9.2): ``absent`` with positions ``index``; the corrected setting is
-    ``given`` with positions ``seconds``, sinusoids of the onset.
+    ``given`` with positions ``seconds``, sinusoids of the onset. ``touch``: in training all velocities
+    of a segment are multiplied by a factor between 1/touch and touch, drawn anew; 1 leaves them.
     """
 
     pitch_width: int
@@ -100,6 +101,7 @@ class MidiConfig:
     positions: Choice
     transformer: TransformerConfig
     pool: Choice
+    touch: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,11 +167,16 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class BudgetConfig:
-    """How long to train: an epoch is the first ``batches_per_epoch`` of a fresh permutation."""
+    """How long to train: an epoch is the first ``batches_per_epoch`` of a fresh permutation.
+
+    ``per_recording``: what is shuffled are groups of that many segments of one recording, so that a
+    batch holds what is hardest to tell apart, other moments of the same music; 1 shuffles segments.
+    """
 
     epochs: int
     batches_per_epoch: int
     batch_size: int
+    per_recording: int = 1
 
     @property
     def updates(self) -> int:

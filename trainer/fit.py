@@ -21,7 +21,7 @@ from torch import Tensor
 from pipeline.base.config import from_plain, to_plain
 from pipeline.base.errors import Interrupted, RunError
 from pipeline.base.files import atomic_write
-from trainer.cache import ResidentStore, batch_order
+from trainer.cache import ResidentStore
 from trainer.checkpoint import (
     Checkpoint,
     checkpoint_path,
@@ -36,6 +36,7 @@ from trainer.layout import CHECKPOINTS, METRICS, MODEL
 from trainer.metrics_log import Log, MetricsLog
 from trainer.model import RetrievalModel
 from trainer.optim import build_optimizer, set_rates
+from trainer.ordering import Groups, batch_order
 from trainer.parallel import ALONE, Processes
 from trainer.schedules import update_multiplier
 from trainer.signals import StopFlag, stop_on_signals
@@ -143,6 +144,9 @@ class _Loop:
         self.folder, self.checkpoints = folder, folder / CHECKPOINTS
         self.training_step = torch.compile(model.training_step) if compiled else model.training_step
         self.optimizer = build_optimizer(model, self.config.optimizer)
+        per_recording = self.config.budget.per_recording
+        recordings = resident.store.segments.recording[resident.rows].astype(np.int64)
+        self.groups = Groups(recordings, per_recording) if per_recording > 1 else None
         self.progress = Progress()
         self.started, self.busy_s, self.own_steps = time.monotonic(), 0.0, 0
         self.unread: list[tuple[dict[str, Any], dict[str, Tensor], np.ndarray]] = []
@@ -201,7 +205,9 @@ class _Loop:
         if within == 0 or self.own_steps == 0:
             self.model.begin_epoch(epoch + 1, config.budget.epochs)
         size = config.budget.batch_size
-        index = batch_order(len(self.resident), size, config.seed, epoch, within)
+        index = batch_order(
+            len(self.resident), size, config.seed, epoch, within, groups=self.groups
+        )
         batch = self.resident.batch(index, self.share)
         batch.gather = self.processes.gather
         multiplier = update_multiplier(config.schedule, progress.step + 1, config.budget.updates)

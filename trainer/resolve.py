@@ -173,7 +173,9 @@ def _check_rest(config: RunConfig) -> None:
     budget = config.budget
     if not 0 <= config.seed < 2**63:
         raise ConfigError(f"seed = {config.seed}: must be from 0 to 2^63 - 1")
-    for name in ("epochs", "batches_per_epoch"):
+    if config.midi.touch < 1:
+        raise ConfigError(f"midi.touch = {config.midi.touch}: a factor of at least 1 (1: none)")
+    for name in ("epochs", "batches_per_epoch", "per_recording"):
         if getattr(budget, name) < 1:
             raise ConfigError(f"budget.{name} = {getattr(budget, name)}: must be at least 1")
     if budget.batch_size < 2:

@@ -8,7 +8,8 @@ import torch
 
 from pipeline.base.errors import ConfigError, StoreError
 from trainer import cache
-from trainer.cache import ResidentStore, batch_order, fingerprints
+from trainer.cache import ResidentStore, fingerprints
+from trainer.ordering import Groups, batch_order
 
 
 def test_a_batch_equals_slices_of_the_store(store):
@@ -100,6 +101,25 @@ def test_fingerprints_name_only_what_is_read(store):
         "compositions": "fake-grouping",
         "A4": "fingerprint-A4",
     }
+
+
+def test_groups_bring_segments_of_one_recording_together():
+    recordings = np.repeat(np.arange(10), [3, 17, 40, 8, 8, 8, 1, 25, 30, 60]).astype(np.int64)
+    groups = Groups(recordings, 4)
+    order = [batch_order(200, 16, 42, 0, s, groups=groups) for s in range(12)]
+    assert len(set(np.concatenate(order).tolist())) == 12 * 16
+    together = [np.bincount(recordings[batch]).max() for batch in order]
+    apart = [np.bincount(recordings[batch_order(200, 16, 42, 0, s)]) for s in range(12)]
+    assert min(together) >= 4
+    kinds = [len(set(recordings[batch].tolist())) for batch in order]
+    assert np.mean(kinds) < 6 < np.mean([np.count_nonzero(found) for found in apart])
+    neighbours = np.concatenate(order)[:-1] + 1 == np.concatenate(order)[1:]
+    assert neighbours.mean() < 0.2  # any of a recording's segments, not a stretch of it
+    again = [batch_order(200, 16, 42, 0, s, groups=Groups(recordings, 4)) for s in (3, 0)]
+    assert np.array_equal(again[0], order[3])
+    assert np.array_equal(again[1], order[0])
+    other = batch_order(200, 16, 42, 1, 0, groups=groups)
+    assert not np.array_equal(other, order[0])
 
 
 def test_batch_order_is_a_permutation_per_epoch_and_a_pure_function():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pipeline.base.errors import ConfigError
 from pipeline.base.registry import Registry
 from trainer.batch import Batch, Tokens, frame_times, grid_times
+from trainer.encoders.variation import other_recorder
 
 
 class Frontend(nn.Module):
@@ -133,6 +134,9 @@ class MelOptions:
     so that the first layer sees values of order one. They are no statistics of a batch (an embedding
     never depends on its batch mates), nor of the segment: taking each band's mean away was tried and
     costs about half the score, since a sustained note is then nearly gone.
+
+    With ``noise_db``, every segment of a training batch is heard through a recorder of its own
+    (:func:`~trainer.encoders.variation.other_recorder`, which says what the three numbers mean).
     """
 
     strides: tuple[int, ...]
@@ -140,6 +144,9 @@ class MelOptions:
     kernel: int = 5
     mean: float = 0.2
     std: float = 0.4
+    level_db: float = 0.0
+    colour_db: float = 0.0
+    noise_db: float | None = None
 
 
 @FRONTENDS.register("mel")
@@ -152,6 +159,7 @@ class MelConvolution(Frontend):
     def __init__(self, width: int, options: MelOptions) -> None:
         super().__init__(width, options)
         self.mean, self.std = options.mean, options.std
+        self.options = options
         self.stride = math.prod(options.strides)
         inputs = [options.bands] + [width] * (len(options.strides) - 1)
         self.convolutions = nn.ModuleList(
@@ -162,7 +170,10 @@ class MelConvolution(Frontend):
 
     def forward(self, batch: Batch) -> Tokens:
         """``mel`` of the batch ``[B, 188, 96]`` → a token at every ``stride``-th frame."""
-        x_BCT = ((batch.arrays["mel"] - self.mean) / self.std).transpose(1, 2)
+        mel_BFM, o = batch.arrays["mel"], self.options
+        if self.training and o.noise_db is not None:
+            mel_BFM = other_recorder(mel_BFM, o.level_db, o.colour_db, o.noise_db)
+        x_BCT = ((mel_BFM - self.mean) / self.std).transpose(1, 2)
         for convolution in self.convolutions:
             x_BCT = F.gelu(convolution(x_BCT))
         x_BTC: Tensor = self.norm(x_BCT.transpose(1, 2))

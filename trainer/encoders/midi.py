@@ -17,6 +17,7 @@ from trainer.encoders.flow import Guest, encode
 from trainer.encoders.pooling import POOLS
 from trainer.encoders.positions import POSITIONS, SecondsOptions, Sinusoids
 from trainer.encoders.transformer import Transformer
+from trainer.encoders.variation import other_touch
 
 PITCHES = VELOCITIES = 128
 DURATION_BUCKETS = 32
@@ -32,6 +33,7 @@ class NoteEmbedding(nn.Module):
     def __init__(self, config: MidiConfig) -> None:
         super().__init__()
         width = config.transformer.width
+        self.touch = config.touch
         self.pitch = nn.Embedding(PITCHES, config.pitch_width)
         self.velocity = nn.Embedding(VELOCITIES, config.velocity_width)
         self.duration = nn.Embedding(DURATION_BUCKETS, config.duration_width)
@@ -47,10 +49,13 @@ class NoteEmbedding(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """``[B, N, C]``."""
+        velocity_BN = batch.velocity_BN
+        if self.training and self.touch > 1:
+            velocity_BN = other_touch(velocity_BN, self.touch)
         fields_BNC = torch.cat(
             [
                 self.pitch(batch.pitch_BN),
-                self.velocity(batch.velocity_BN),
+                self.velocity(velocity_BN),
                 self.duration(batch.duration_bucket_BN),
             ],
             dim=-1,
