@@ -39,7 +39,7 @@ lint: $(READY)  ## Style, types, spelling, import contracts
 
 # Real recordings are measured where XMODAL_TEST_DATA names their folder; the tables name the source.
 bench: $(READY)  ## Measure, write benchmarks/results/*.json but the scores, and the tables (50 minutes; nothing else running)
-	for name in features descriptors midi scale memory train retrieval search quality agreement; do \
+	for name in features descriptors midi rendering scale memory train retrieval search quality agreement; do \
 	  $(BIN)/python -m benchmarks.$$name || exit 1; \
 	done
 	$(BIN)/python -m benchmarks.tables

@@ -91,7 +91,10 @@ def environment() -> dict[str, Any]:
             versions[package] = None
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "clean": _git("status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results") == "",
+        "clean": _git(
+            "status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results", ":!docs/images"
+        )
+        == "",
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg()[0],
@@ -101,10 +104,10 @@ def environment() -> dict[str, Any]:
     }
 
 
-def write(name: str, data: dict[str, Any]) -> Path:
+def write(name: str, data: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write ``benchmarks/results/<name>.json`` and print it."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     text = json.dumps(data, indent=1, sort_keys=True) + "\n"
     path.write_text(text, encoding="utf-8")
     print(text)

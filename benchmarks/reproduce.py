@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import environment, write
+from benchmarks.common import RESULTS, environment, write
 from benchmarks.corpora import VARIABLE
 from benchmarks.reproduced import costs, found
 from benchmarks.tiers import DESCRIPTORS, REAL, TABLE, TIERS, Tier, write_real_table, write_table
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--tier", choices=list(TIERS), required=True)
     parser.add_argument("--data", type=Path, default=os.environ.get(VARIABLE))
     parser.add_argument("--out", type=Path, default=Path("reproduction"), help="stores and runs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the JSON goes")
     parser.add_argument("--minutes", type=float, help="stop after as many; [default: never]")
     parser.add_argument(
         "--soundfont", action="append", default=[], help="see xmodal-features build"
@@ -146,13 +147,12 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
         print(page)
     machine = {k: v for k, v in environment().items() if k in TOLD}
     result = found(sweeps, store, real, looked_at, tier, out)
-    write(f"reproduce-{arguments.tier}", {"environment": machine, **result})
+    name, folder = f"reproduce-{arguments.tier}", arguments.results
+    write(name, {"environment": machine, **result}, folder)
     _remember(out, steps.took)
     took = json.loads((out / "seconds.json").read_text(encoding="utf-8"))
-    write(
-        f"reproduce-{arguments.tier}-cost",
-        {"environment": environment(), "steps": took, **costs(sweeps, store)},
-    )
+    cost = {"environment": environment(), "steps": took, **costs(sweeps, store)}
+    write(f"{name}-cost", cost, folder)
 
 
 def built(tier: Tier, data: Path, out: Path, soundfonts: list[str], steps: Steps) -> Path:

@@ -19,8 +19,9 @@ from pipeline.descriptors import DESCRIPTORS
 from pipeline.store import Store
 
 FLAGS = {
-    "build": "--corpus --root --out --descriptors --max-segments-per-recording --checksum "
-    "--workers --cluster --part --max-failures --config --json --help",
+    "build": "--corpus --root --audio --soundfont --out --descriptors "
+    "--max-segments-per-recording --checksum --workers --cluster --part --max-failures --config "
+    "--json --help",
     "add": "--descriptors --workers --cluster --part --json --help",
     "verify": "--json --help",
     "report": "--out --json --help",

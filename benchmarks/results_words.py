@@ -1,0 +1,236 @@
+"""What docs/results.md lists: the tiers of the reproduction, each as far as it has been run."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.cells import load, machine, row
+from benchmarks.common import RESULTS
+
+Data = dict[str, Any]
+NOT_YET = "Not yet measured."
+# Hours of one run, and what it ran on (recorded results 10 and 3.1).
+REFERENCE_HOURS = {"d0": "24.4 h", "a4r": "12.3 h (A30)", "d4a4": "10.6 h (RTX 3090)"}
+SHOWN_ANALYSES = ("ablation", "similarity", "sensitivity", "invariance")
+
+
+def known(tier: str) -> Data | None:
+    """A tier's result, if it was run."""
+    name = f"reproduce-{tier}"
+    return load(name) if (RESULTS / f"{name}.json").is_file() else None
+
+
+def scratch() -> str:
+    """The 13 arms from scratch, at either size."""
+    return "\n\n".join(
+        f"### {title}\n\n{_tier(tier)}"
+        for tier, title in (
+            ("gpu", "The paper's size, on a GPU"),
+            ("cpu", "Small models, on a CPU"),
+        )
+    )
+
+
+def _tier(tier: str) -> str:
+    data = known(tier)
+    if data is None:
+        return f"{NOT_YET} `python -m benchmarks.reproduce --tier {tier}` does it."
+    parts = [_about(data)]
+    for campaign in data["campaigns"]:
+        for board in campaign["boards"]:
+            if board["split"] == "test":
+                parts.append(_board(board))
+        if campaign["order"]:
+            parts.append(_order(campaign["order"]))
+    return "\n\n".join(parts)
+
+
+def _about(data: Data) -> str:
+    store = data["stores"]["trained_on"]
+    splits = store["splits"]
+    counts = ", ".join(
+        f"{splits[s]['recordings']} {s} ({splits[s]['segments']:,} segments)"
+        for s in ("train", "validation", "test")
+    )
+    updates = " to ".join(f"{n:,}" for n in data["campaigns"][0]["updates"])
+    return (
+        f"Store `{store['name']}`, {store['hours']:.1f} h of {data['tier']['audio']} audio: {counts}. "
+        f"{updates} updates a run. {machine(data)}."
+    )
+
+
+def _board(board: Data) -> str:
+    lines = [
+        row(*"arm,S,95 % interval,drawn,R@1,without copies,seeds,against `d0`".split(",")),
+        "|---|--:|---|---|--:|--:|--:|---|",
+    ]  # fmt: skip
+    for arm in board["arms"]:
+        name = f"`{arm['arm']}`" + (" (leaks)" if arm["leaks"] else "")
+        lines.append(
+            row(
+                name, _mean(arm["S"]), _interval(arm["interval"]), arm["interval_of"] or "–",
+                _mean(arm["R@1"]), _mean(arm["no_copy_R@1"]), str(len(arm["seeds"])),
+                _difference(arm["against"].get("d0")),
+            )
+        )  # fmt: skip
+    for name, floor in board["floors"].items():
+        found = board["floor_interval"][name]
+        lines.append(
+            row(
+                f"floor: `{name}`", _mean(floor["S"]), _interval(found["ci95"]), found["of"],
+                _mean(floor["R@1"]), _mean(floor["no_copy_R@1"]), "–", "–",
+            )
+        )  # fmt: skip
+    queries = board["arms"][0]["queries"]
+    title = f"**{board['protocol'].capitalize()} protocol**, test split, {queries:,} queries"
+    return "\n".join([title, "", *lines])
+
+
+def _order(order: Data) -> str:
+    lines = [f"Order of the arms against the recorded one ({order['source']}):", ""]
+    for name, found in order["by"].items():
+        low, high = found["ci95"]
+        lines.append(
+            f"* {name.replace('-', ', ')}: Spearman {found['spearman']:+.2f} "
+            f"[{low:+.2f}, {high:+.2f}] over {len(found['arms'])} arms (drawn anew); "
+            f"{found['p']:.0%} of random orders agree as well."
+        )
+    return "\n".join(lines)
+
+
+def analyses() -> str:
+    """Ablation, similarity and sensitivity of the arms from scratch, both variants."""
+    data = known("gpu") or known("cpu")
+    if data is None:
+        return NOT_YET
+    tier = "gpu" if known("gpu") else "cpu"
+    parts = [f"Of the tier `{tier}`, first seed, validation split: {', '.join(data['analysed'])}."]
+    return "\n\n".join([*parts, *_tables(data)])
+
+
+def _tables(data: Data) -> list[str]:
+    parts = []
+    for table in data["analyses"]:
+        if table["analysis"] not in SHOWN_ANALYSES:
+            continue
+        lines = [row(*table["head"]), "|---" * len(table["head"]) + "|"]
+        lines += [row(*map(_cell, r)) for r in table["rows"]]
+        summary = f"{table['analysis']}, `{table['variant']}`: {len(table['rows'])} rows"
+        body = "\n".join(lines)
+        parts.append(f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>")
+    return parts
+
+
+def strong() -> str:
+    """The corrected preset on all performances, scored on recordings of a real piano."""
+    data = known("strong")
+    if data is None:
+        return f"{NOT_YET} `python -m benchmarks.reproduce --tier strong` does it."
+    parts = [_about(data)]
+    real = data["real"]
+    if real:
+        parts.append(_real(data, real))
+    for campaign in data["campaigns"]:
+        parts += [
+            _board(b)
+            for b in campaign["boards"]
+            if (b["protocol"], b["split"]) == ("strict", "test")
+        ]
+    return "\n\n".join([*parts, *_tables(data)])
+
+
+def _real(data: Data, real: Data) -> str:
+    store = data["stores"]["real"]["splits"]["test"]
+    lines = [
+        row("", "S", "R@1", "without copies", "first of all segments", "S, paper"),
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for arm, found in real["arms"].items():
+        s = found["strict"]
+        lines.append(
+            row(f"`{arm}`", _spread(s["S"]), _spread(s["R@1"]), _spread(s["no_copy_R@1"]),
+                _spread(s["full_R@1"]), _spread(found["paper"]["S"]))
+        )  # fmt: skip
+    for name, found in real["floors"].items():
+        s = found["strict"]
+        cells = [_mean(s[k]) for k in ("S", "R@1", "no_copy_R@1", "full_R@1")]
+        lines.append(row(f"floor: `{name}`", *cells, _mean(found["paper"]["S"])))
+    queries = next(iter(real["arms"].values()))["strict"]
+    title = (
+        f"**Recordings of a real piano** ({store['recordings']} recordings, {queries['queries']:,} "
+        f"queries, {queries['without_copy']:,} without a copy; no work in common with what was "
+        "trained on), strict protocol; of directions the lower one; of seeds mean (lowest–highest):"
+    )
+    told = [
+        f"* `{d['second']}` against `{d['first']}`: S {_difference(d)}" for d in real["differences"]
+    ]
+    return "\n".join([title, "", *lines, "", *told])
+
+
+def costs() -> str:
+    """Time a run takes here, beside the reference's."""
+    lines = [row("tier", "step", "here", "the reference, one run"), "|---|---|--:|---|"]
+    for tier in ("gpu", "cpu", "strong"):
+        name = f"reproduce-{tier}-cost"
+        if not (RESULTS / f"{name}.json").is_file():
+            lines.append(row(f"`{tier}`", "everything", NOT_YET.lower().rstrip("."), "–"))
+            continue
+        data = load(name)
+        build = sum(data["build"].values())
+        lines.append(
+            row(
+                f"`{tier}`",
+                f"store, {data['hours']:.1f} h",
+                _minutes(build),
+                "read in every epoch of every run",
+            )
+        )
+        by_arm: dict[str, list[float]] = {}
+        for run in data["runs"].values():
+            by_arm.setdefault(run["arm"], []).append(run["train_seconds"] or 0.0)
+        for arm, hours in REFERENCE_HOURS.items():
+            if arm in by_arm:
+                took = _minutes(statistics.median(by_arm[arm]))
+                lines.append(row(f"`{tier}`", f"training `{arm}`", took, f"{hours}, 30 epochs"))
+        steps = sum(data["steps"].values())
+        lines.append(
+            row(f"`{tier}`", f"everything, {len(data['runs'])} runs", _minutes(steps), "–")
+        )
+    return "\n".join(lines)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} min"
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{statistics.mean(values):.3f}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return _mean(values)
+    return f"{_mean(values)} ({min(values):.3f}–{max(values):.3f})"
+
+
+def _interval(found: Sequence[float] | None) -> str:
+    return "–" if found is None else f"[{found[0]:.3f}, {found[1]:.3f}]"
+
+
+def _difference(found: Data | None) -> str:
+    if found is None:
+        return "–"
+    m = found["S"]
+    low, high = m["ci95"]
+    stated = "" if m["stated"] else ", no difference shown"
+    return f"{m['difference']:+.3f} [{low:+.3f}, {high:+.3f}]{stated}"
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value)

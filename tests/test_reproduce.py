@@ -1,0 +1,145 @@
+"""The reproduction, at the size of a test: in pieces, twice, the same bytes; what it takes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from makers import COLUMNS, make_notes, write_midi
+from scipy.stats import spearmanr
+
+pytest.importorskip("benchmarks.reproduce")
+
+from benchmarks.reproduced import rank_correlation
+from benchmarks.tiers import TIERS, Tier, write_table
+from pipeline.base.errors import CorpusError
+from pipeline.corpora.recordings import load_table
+from trainer.campaign.manifest import read_campaign
+
+ROOT = Path(__file__).parent.parent
+
+
+def performances(folder: Path, per_split: int, seconds: float) -> Path:
+    """A table and MIDI files as the data set's own are laid out."""
+    rows = []
+    for split in ("train", "validation", "test"):
+        for i in range(per_split):
+            name = f"2018/{split}-{i}.midi"
+            notes = make_notes(seconds, len(rows))
+            write_midi(folder / "maestro" / name, notes)
+            work = f"Prelude No. {i // 2}, BWV {100 * len(split) + i // 2}"  # two play each
+            end = max(n[1] for n in notes)
+            rows.append(("J. S. Bach", work, split, 2018, name, f"{name[:-5]}.wav", end))
+    with (folder / "maestro-subset.csv").open("w", newline="") as handle:
+        csv.writer(handle).writerows([COLUMNS, *rows])
+    return folder
+
+
+def reproduce(*flags: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks.reproduce", *map(str, flags)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1200)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(1800)
+def test_in_pieces_and_at_once_it_gives_the_same_bytes(tmp_path: Path) -> None:
+    data = performances(tmp_path / "data", 6, 75.0)
+    common = ("--tier", "smoke", "--data", data)
+    whole = reproduce(*common, "--out", tmp_path / "a", "--results", tmp_path / "ra")
+    assert whole.returncode == 0, whole.stderr
+    codes = []
+    for _ in range(40):
+        piece = reproduce(
+            *common, "--out", tmp_path / "b", "--results", tmp_path / "rb", "--minutes", 0.2
+        )
+        codes.append(piece.returncode)
+        assert piece.returncode in (0, 75), piece.stderr
+        if piece.returncode == 0:
+            break
+    assert codes[-1] == 0
+    assert len(codes) > 2, "it was never stopped"
+    found, again = (tmp_path / r / "reproduce-smoke.json" for r in ("ra", "rb"))
+    assert found.read_bytes() == again.read_bytes()
+    _check_result(json.loads(found.read_text(encoding="utf-8")))
+    cost = json.loads((tmp_path / "ra/reproduce-smoke-cost.json").read_text(encoding="utf-8"))
+    assert set(cost["steps"]) == {"build", "train", "score", "analyse", "report"}
+    assert len(cost["runs"]) == 3
+
+
+def _check_result(result: dict[str, Any]) -> None:
+    (campaign,) = result["campaigns"]
+    boards = {(b["protocol"], b["split"]): b for b in campaign["boards"]}
+    assert set(boards) == {(p, s) for p in ("strict", "paper") for s in ("test", "validation")}
+    strict = boards["strict", "test"]
+    assert {a["arm"] for a in strict["arms"]} == {"d0", "a4r", "d4"}
+    assert set(strict["floors"]) >= {"flux", "cqt", "chroma", "register"}
+    assert not any(d["S"]["stated"] for a in strict["arms"] for d in a["against"].values())
+    assert {t["analysis"] for t in result["analyses"]} == {"ablation", "similarity", "sensitivity"}
+    assert {t["variant"] for t in result["analyses"]} == {"paper", "sound"}
+    assert result["real"] is None
+    order = campaign["order"]["by"]["strict-test"]
+    assert order["arms"] == ["a4r", "d0", "d4"]
+
+
+def test_a_tier_takes_many_works_before_many_performances(tmp_path: Path) -> None:
+    data = performances(tmp_path, 4, 8.0)
+    source, midi = data / "maestro-subset.csv", data / "maestro"
+    two = Tier(title="", campaigns=(), per_split={"train": 2, "validation": 1, "test": 3})
+    rows = load_table(write_table(source, midi, two, tmp_path / "x" / "maestro.csv"))
+    by_split = {s: [r for r in rows if r.split == s] for s in ("train", "validation", "test")}
+    assert [len(by_split[s]) for s in by_split] == [2, 1, 3]
+    assert len({r.composition for r in by_split["train"]}) == 2
+    assert len({r.composition for r in by_split["test"]}) == 2
+    more = Tier(title="", campaigns=(), per_split={"train": 1, "validation": 1, "test": 9})
+    with pytest.raises(CorpusError, match=r"4 test recordings .* fewer than 9"):
+        write_table(source, midi, more, tmp_path / "y.csv")
+    (midi / "2018/test-0.midi").unlink()
+    all_of = Tier(title="", campaigns=())
+    assert len(load_table(write_table(source, midi, all_of, tmp_path / "z.csv"))) == 11
+    with pytest.raises(CorpusError, match="holds no MIDI file"):
+        write_table(source, tmp_path / "elsewhere", all_of, tmp_path / "w.csv")
+
+
+def test_every_tier_names_campaigns_that_read() -> None:
+    for name, tier in TIERS.items():
+        for campaign in tier.campaigns:
+            read = read_campaign(campaign, tiny=tier.tiny)
+            assert read.size == ("tiny" if tier.tiny else "base"), name
+            arms = {arm for group in read.groups for arm in group.arms}
+            if campaign == tier.campaigns[0] and name != "full":
+                assert set(tier.analysed) <= arms
+    scratch = read_campaign(TIERS["gpu"].campaigns[0])
+    assert sum(len(g.arms) * len(g.seeds or scratch.seeds) for g in scratch.groups) == 13 + 6
+    budget = scratch.settings["budget"]
+    assert budget["epochs"] * budget["batches_per_epoch"] == 1500
+    assert scratch.settings["evaluation"]["first"] == budget["epochs"]  # one evaluation
+
+
+def test_rank_correlation_knows_order_and_its_doubt() -> None:
+    same = rank_correlation({str(i): (i, 10.0 * i) for i in range(10)})
+    assert same["spearman"] == 1
+    assert same["ci95"] == [1.0, 1.0]
+    assert same["p"] < 0.01
+    reverse = rank_correlation({str(i): (i, -float(i)) for i in range(10)})
+    assert reverse["spearman"] == -1
+    rng = np.random.default_rng(0)
+    values = [
+        rank_correlation({str(i): tuple(rng.random(2)) for i in range(13)}) for _ in range(20)
+    ]
+    assert abs(np.mean([v["spearman"] for v in values])) < 0.2
+    assert np.mean([v["ci95"][0] < 0 < v["ci95"][1] for v in values]) > 0.8
+    tied = rank_correlation({"a": (1, 1), "b": (1, 2), "c": (2, 3), "d": (3, 3)})
+    assert tied["spearman"] == pytest.approx(spearmanr([1, 1, 2, 3], [1, 2, 3, 3])[0], abs=1e-4)
+
+
+def test_without_data_it_says_so(tmp_path: Path) -> None:
+    done = reproduce("--tier", "smoke", "--data", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "maestro-subset.csv" in done.stderr
+    assert "Traceback" not in done.stderr
