@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 RESULTS = Path(__file__).parent / "results"
+WRITTEN = (":!benchmarks/results", ":!docs/images")  # by benchmarks themselves
 T = TypeVar("T")
 PACKAGES = ("numpy", "scipy", "numba", "librosa", "soxr", "zarr", "pyarrow", "torch")
 
@@ -91,10 +92,7 @@ def environment() -> dict[str, Any]:
             versions[package] = None
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "clean": _git(
-            "status", "--porcelain", "-uno", "--", ".", ":!benchmarks/results", ":!docs/images"
-        )
-        == "",
+        "clean": _git("status", "--porcelain", "-uno", "--", ".", *WRITTEN) == "",
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg()[0],
