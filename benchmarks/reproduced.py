@@ -24,6 +24,7 @@ from trainer.campaign.report import boards_of
 from trainer.campaign.standing import Board, Line
 
 SIDES = ("a2m", "m2a")
+FULL_METRICS = ("S", "a2m R@1", "m2a R@1")
 DRAWS = 2_000
 FLOORS_ON_REAL = ("cqt", "flux")  # the two best
 AGAINST = ("d0", *FLOORS_ON_REAL)
@@ -138,7 +139,7 @@ def _board(board: Board) -> dict[str, Any]:
     return {
         "protocol": board.protocol,
         "split": board.split,
-        "floors": {name: _scores([floor.record]) for name, floor in board.floors.items()},
+        "floors": {name: scores_of([floor.record]) for name, floor in board.floors.items()},
         "floor_interval": {
             name: {"ci95": floor.record["ci95"]["S"], "of": floor.record["ci_kind"]}
             for name, floor in board.floors.items()
@@ -156,12 +157,12 @@ def _line(line: Line) -> dict[str, Any]:
         "leaks": line.entry.leaks,
         "interval": line.interval and [round(x, 6) for x in line.interval],
         "interval_of": line.interval_of,
-        **_scores([s.record for s in line.scored]),
+        **scores_of([s.record for s in line.scored]),
         "against": {n: _difference(line.against[n]) for n in AGAINST if n in line.against},
     }
 
 
-def _scores(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def scores_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Every seed's, by metric; of directions the lower one where one number is shown."""
     lower = {
         "R@1": lambda r: min(r[side]["R@1"] for side in SIDES),
@@ -218,7 +219,7 @@ def _on_real(sweeps: Sequence[Sweep], real: Path) -> dict[str, Any]:
         told = [_evaluated(path, real) for path in paths]
         floors = floors or told[0]["floors"]
         scores[arm] = {
-            protocol: _scores([s for t in told for s in t["scores"] if s["protocol"] == protocol])
+            protocol: scores_of([s for t in told for s in t["scores"] if s["protocol"] == protocol])
             for protocol in ("strict", "paper")
         }
     several = [path for paths in runs.values() if len(paths) > 2 for path in paths]
@@ -229,7 +230,7 @@ def _on_real(sweeps: Sequence[Sweep], real: Path) -> dict[str, Any]:
     return {
         "arms": scores,
         "floors": {
-            name: {s["protocol"]: {**_scores([s]), "ci95": s["ci95"]["S"]} for s in found}
+            name: {s["protocol"]: {**scores_of([s]), "ci95": s["ci95"]["S"]} for s in found}
             for name, found in sorted(floors.items())
         },
         "differences": [

@@ -169,6 +169,26 @@ def _real(data: Data, real: Data) -> str:
     return "\n".join([title, "", *lines, "", *told])
 
 
+def corrections() -> str:
+    """One setting of the reference put back at a time."""
+    if not (RESULTS / "corrections.json").is_file():
+        return f"{NOT_YET} `python -m benchmarks.corrections` does it."
+    data = load("corrections")
+    lines = [row("put back", "S", "R@1", "difference of S"), "|---|--:|--:|---|"]
+    for name, found in data["groups"].items():
+        difference = "–" if found["against"] is None else _difference(found["against"])
+        lines.append(row(name, _spread(found["S"]), _spread(found["R@1"]), difference))
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Three seeds each: mean (lowest–highest), {data['updates']} updates of "
+            f"{data['batch_size']}; differences with 95 % intervals over seeds and recordings. "
+            f"`python -m benchmarks.corrections`, {machine(data)}.",
+        ]
+    )
+
+
 def costs() -> str:
     """Time a run takes here, beside the reference's."""
     lines = [row("tier", "step", "here", "the reference, one run"), "|---|---|--:|---|"]

@@ -17,7 +17,7 @@ from benchmarks.cells import load, machine, row
 from benchmarks.evaluation_words import analyses, baselines, findings
 from benchmarks.results_words import analyses as scratch_analyses
 from benchmarks.results_words import costs as reproduction_costs
-from benchmarks.results_words import scratch, strong
+from benchmarks.results_words import corrections, scratch, strong
 from benchmarks.search_words import costs as search_costs
 from benchmarks.search_words import found as search_found
 from benchmarks.speed import evaluation, speed
@@ -39,9 +39,10 @@ EVALUATION_PAGE = ROOT / "docs/evaluation.md"
 CAMPAIGNS_PAGE = ROOT / "docs/campaigns.md"
 SEARCH_PAGE = ROOT / "docs/search.md"
 RESULTS_PAGE = ROOT / "docs/results.md"
+METHOD_PAGE = ROOT / "docs/method.md"
 PAGES = (
     README, DESCRIPTORS_PAGE, QUALITY_PAGE, CLUSTERS_PAGE, TRAINING_PAGE, EVALUATION_PAGE,
-    CAMPAIGNS_PAGE, SEARCH_PAGE, RESULTS_PAGE,
+    CAMPAIGNS_PAGE, SEARCH_PAGE, RESULTS_PAGE, METHOD_PAGE,
 )  # fmt: skip
 SCORES = " and ".join(f"`python -m benchmarks.scores --name {c}`" for c in ("demo", "maps"))
 CORPORA = {"demo": "demo (rendered)", "maps": "real recordings (MAPS)"}
@@ -305,6 +306,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scratch": scratch,
     "scratch-analyses": scratch_analyses,
     "strong": strong,
+    "corrections": corrections,
     "reproduction-costs": reproduction_costs,
 }
 

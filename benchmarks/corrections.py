@@ -1,0 +1,73 @@
+"""What each correction of the reference is worth, one at a time: the figures of docs/method.md.
+
+    python -m benchmarks.corrections [--out runs] [--jobs 2]
+
+``benchmarks/campaigns/corrections.toml`` on the demo: the corrected preset, and the same with one
+setting of the reference put back, three seeds each. Differences are paired on the same queries, and
+stated by the rules of ``xmodal-compare`` (here the setting is what is asked about).
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import command, environment, write
+from benchmarks.reproduced import FULL_METRICS, scores_of
+from benchmarks.scores import built
+from benchmarks.tiers import OWN
+from pipeline.store import Store
+from trainer.campaign.manifest import read_campaign
+from trainer.campaign.plan import plan_campaign
+from trainer.layout import EVALUATION
+from trainer.records import file_name, read_scored
+from trainer.retrieval.compare import Scored, compare
+
+CAMPAIGN = OWN / "corrections.toml"
+
+
+def main() -> None:
+    """Train what is missing, write ``benchmarks/results/corrections.json``."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    store = built("demo")
+    given = (CAMPAIGN, "--tiny", "--store", store, "--out", arguments.out)
+    command("xmodal-sweep", "run", *given, "--jobs", arguments.jobs, "--threads", 1)
+    sweep = plan_campaign(read_campaign(str(CAMPAIGN), tiny=True), store, arguments.out)
+    groups: dict[str, list[Scored]] = {}
+    for run in sweep.runs:
+        file = sweep.path(run) / EVALUATION / file_name("strict", "test")
+        groups.setdefault(run.group, []).append(read_scored(file, run.folder, run.seed))
+    first = next(iter(groups.values()))
+    opened = Store.open(store)
+    write(
+        "corrections",
+        {
+            "environment": environment(),
+            "identity": opened.identity,
+            "updates": sweep.runs[0].updates,
+            "batch_size": sweep.runs[0].config["budget"]["batch_size"],
+            "groups": {
+                name: {**scores_of([s.record for s in scored]), "against": _against(first, scored)}
+                for name, scored in groups.items()
+            },
+        },
+    )
+
+
+def _against(first: list[Scored], scored: list[Scored]) -> dict[str, Any] | None:
+    if scored is first:
+        return None
+    found = compare(first, scored)
+    kept = ("difference", "ci95", "p_seeds", "smallest_p", "p_queries", "stated")
+    told = {metric: {k: found[metric][k] for k in kept} for metric in FULL_METRICS}
+    return {**told, "seeds": found["seeds"], "unit": found["unit"], "units": found["units"]}
+
+
+if __name__ == "__main__":
+    main()
