@@ -16,8 +16,8 @@ from benchmarks.campaign_words import campaigns, sweeps
 from benchmarks.cells import load, machine, row
 from benchmarks.evaluation_words import analyses, baselines, findings
 from benchmarks.results_words import analyses as scratch_analyses
-from benchmarks.results_words import costs as reproduction_costs
 from benchmarks.results_words import corrections, scratch, strong
+from benchmarks.results_words import costs as reproduction_costs
 from benchmarks.search_words import costs as search_costs
 from benchmarks.search_words import found as search_found
 from benchmarks.speed import evaluation, speed
