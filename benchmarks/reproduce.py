@@ -129,10 +129,11 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
         steps.run("train", "xmodal-sweep", "run", *given, "--jobs", jobs, *threads)
     runs = {run.folder: sweep.path(run) for sweep in sweeps for run in sweep.runs}
     real = real_store(arguments.data, out, steps) if tier.real else None
+    others = [s for s in (real, heard(tier, arguments, out, steps)) if s is not None]
     for path in runs.values():
         steps.run("score", "xmodal-evaluate", path, "--split", "test")
-        if real is not None:
-            steps.run("score", "xmodal-evaluate", path, "--split", "test", "--store", real)
+        for other in others:
+            steps.run("score", "xmodal-evaluate", path, "--split", "test", "--store", other)
     first = sweeps[0]
     looked_at = [
         first.path(run)
@@ -141,12 +142,15 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
     ]
     for analysis in tier.analyses:
         steps.run("analyse", "xmodal-analyze", analysis, *looked_at, "--out", out / "analyses")
+    for analysis in tier.on_real if real is not None else ():
+        flags = ("--store", real, "--split", "test", "--out", out / "analyses-real")
+        steps.run("analyse", "xmodal-analyze", analysis, *looked_at, *flags)
     for name in tier.campaigns:
         given = _campaign(name, tier, store, out)
         page = steps.run("report", "xmodal-sweep", "report", *given, "--floor", "all")["page"]
         print(page)
     machine = {k: v for k, v in environment().items() if k in TOLD}
-    result = found(sweeps, store, real, looked_at, tier, out)
+    result = found(sweeps, store, others, looked_at, tier, out)
     name, folder = f"reproduce-{arguments.tier}", arguments.results
     write(name, {"environment": machine, **result}, folder)
     _remember(out, steps.took)
@@ -166,6 +170,14 @@ def built(tier: Tier, data: Path, out: Path, soundfonts: list[str], steps: Steps
     own = write_table(table, root, tier, out / TABLE)
     sound = ["--audio", "rendered", *(x for font in soundfonts for x in ("--soundfont", font))]
     return _build(["--corpus", own, "--root", root, *sound], out, steps)
+
+
+def heard(tier: Tier, arguments: argparse.Namespace, out: Path, steps: Steps) -> Path | None:
+    """Where the test split has a SoundFont of its own: the same as training's SoundFont plays it."""
+    others = [f for f in arguments.soundfont if not f.startswith("test=")]
+    if len(others) == len(arguments.soundfont):
+        return None
+    return built(tier, arguments.data, out, others, steps)
 
 
 def real_store(data: Path, out: Path, steps: Steps) -> Path | None:

@@ -40,16 +40,24 @@ COSTS = (
 
 
 def found(
-    sweeps: Sequence[Sweep], store: Path, real: Path | None, looked_at: Sequence[Path], tier: Tier,
-    out: Path,
+    sweeps: Sequence[Sweep], store: Path, others: Sequence[Path], looked_at: Sequence[Path],
+    tier: Tier, out: Path,
 ) -> dict[str, Any]:  # fmt: skip
-    """Everything but times: equal for equal code, data and machine."""
+    """Everything but times: equal for equal code, data and machine.
+
+    ``others``: stores that the runs were scored on besides; the first of a real piano where its name
+    says so, one of the same recordings in training's timbres.
+    """
+    real = next((s for s in others if s.name.startswith("real-piano")), None)
+    heard = next((s for s in others if s != real), None)
     return {
         "tier": {"title": tier.title, "tiny": tier.tiny, "audio": tier.audio},
         "stores": {"trained_on": _store(store), "real": real and _store(real)},
         "campaigns": [_campaign(sweep) for sweep in sweeps],
         "real": real and _on_real(sweeps, real),
+        "timbre": heard and {"seen": _seen(sweeps, heard), "store": _store(heard)},
         "analyses": _tables(out / "analyses"),
+        "analyses_on_real": _tables(out / "analyses-real"),
         "analysed": [path.name for path in looked_at],
     }
 
@@ -209,10 +217,7 @@ def _order(sweep: Sweep, boards: Sequence[Board]) -> dict[str, Any] | None:
 
 def _on_real(sweeps: Sequence[Sweep], real: Path) -> dict[str, Any]:
     """The recordings of a real piano: every run, the floors, and every pair of arms with seeds."""
-    runs: dict[str, list[Path]] = {}
-    for sweep in sweeps:
-        for run in sweep.runs:
-            runs.setdefault(run.arm, []).append(sweep.path(run))
+    runs = _by_arm(sweeps)
     scores: dict[str, Any] = {}
     floors: dict[str, Any] = {}
     for arm, paths in runs.items():
@@ -238,6 +243,23 @@ def _on_real(sweeps: Sequence[Sweep], real: Path) -> dict[str, Any]:
             for c in told["strict"]
         ],
     }
+
+
+def _by_arm(sweeps: Sequence[Sweep]) -> dict[str, list[Path]]:
+    runs: dict[str, list[Path]] = {}
+    for sweep in sweeps:
+        for run in sweep.runs:
+            runs.setdefault(run.arm, []).append(sweep.path(run))
+    return runs
+
+
+def _seen(sweeps: Sequence[Sweep], store: Path) -> dict[str, Any]:
+    """The test split in timbres that training heard, strict protocol."""
+    found = {}
+    for arm, paths in _by_arm(sweeps).items():
+        told = [_evaluated(path, store)["scores"] for path in paths]
+        found[arm] = scores_of([s for t in told for s in t if s["protocol"] == "strict"])
+    return found
 
 
 def _evaluated(path: Path, real: Path) -> Any:

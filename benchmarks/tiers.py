@@ -29,6 +29,7 @@ class Tier:
     tiny : at which size
     analysed : arms of the first campaign's first seed that every analysis looks at
     real : whether what was trained is scored on the recordings of a real piano, too
+    on_real : analyses of these recordings
     """
 
     title: str
@@ -39,6 +40,7 @@ class Tier:
     analysed: tuple[str, ...] = ("d0", "a4r", "d4a4")
     analyses: tuple[str, ...] = ("ablation", "similarity", "sensitivity")
     real: bool = True
+    on_real: tuple[str, ...] = ()
 
 
 TIERS = {
@@ -60,8 +62,9 @@ TIERS = {
         title="an hour on two cores: the corrected preset at size tiny, all performances",
         campaigns=(str(OWN / "strong.toml"),),
         tiny=True,
-        analysed=("d0", "a4r"),
-        analyses=("ablation", "invariance", "similarity"),
+        analysed=("d0", "a4r", "d4a4"),
+        analyses=("ablation", "similarity"),
+        on_real=("invariance",),
     ),
     "gpu": Tier(
         title="half an hour on an H200: 13 arms at the paper's size, three seeds of the best",
