@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import audio, half, midi, quality, spectral
+from pipeline import audio, half, midi, quality, rendered, spectral
 from pipeline.base.errors import MidiError
 from pipeline.base.jit import _Kernel
 
@@ -43,7 +43,7 @@ def decoding(given: dict[str, np.ndarray]) -> dict[str, Any]:
     return {
         "mono of int16": [audio._to_mono(whole.reshape(-1, c)) for c in (1, 2, 6)],
         "mono of float32": [audio._to_mono(fractions.reshape(-1, c)) for c in (1, 2, 6)],
-        "int16": audio._to_int16(fractions),
+        "int16": audio.to_int16(fractions),
     }
 
 
@@ -70,6 +70,18 @@ def rounding(given: dict[str, np.ndarray]) -> dict[str, Any]:
     with np.errstate(all="ignore"):  # integers are meant to wrap
         finite = [half.round_to_half(values[:n], out[:n]) for n in (100, len(values))]
     return {"half": out.view(np.uint16), "finite": finite}
+
+
+def strikes(given: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Three keys, a damper that is lifted before the piece begins, one that falls after it ends."""
+    tones, bright, dull = given["samples"].astype(np.float32), *np.zeros((2, 400), np.float32)
+    start = np.array([0, 300, 700, 900], np.int64)
+    dampers = np.linspace(1, 0, 60, dtype=np.float32) ** np.array([[1], [2], [3]], np.float32)
+    onset, damped = np.array([[-100, 5, 20, 380], [-80, 200, 1000, 390]], np.int64) + 1000
+    gain = np.array([0.5, 0.2, 0.9, 1.0], np.float32)
+    key = np.array([0, 1, 2, 0], np.int64)
+    rendered._strike(onset, damped, key, gain, 1 - gain, tones, start, dampers, 1000, bright, dull)
+    return {"struck": np.stack([bright, dull])}
 
 
 def scans(given: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -104,7 +116,7 @@ def main(source: str, target: str) -> None:
     with np.load(source) as file:
         given = dict(file)
     found: dict[str, Any] = {}
-    for part in (descriptors, decoding, measures, rounding, scans):
+    for part in (descriptors, decoding, measures, rounding, scans, strikes):
         found |= part(given)
     found["forgotten"] = forgotten()
     flat = {k: np.concatenate(v) if k.startswith(("mono", "midi notes")) else v

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from makers import Quiet, build_quietly, contents, corpus_of, start_features
 
-from pipeline import ingest, job, parts
+from pipeline import job, parts, sounds
 from pipeline.base.errors import AudioError, ConfigError, CorpusError, StoreError, UsageError
 from pipeline.base.files import FolderLock
 from pipeline.build import BuildConfig
@@ -125,7 +125,7 @@ def test_a_recording_that_fails_once_is_tried_again(
     parts_of: str | None, own_corpus: Path, tiny_store: Store, tmp_path: Path, monkeypatch
 ) -> None:
     """Of a network disk's bad moment nothing remains."""
-    corpus, original, calls = corpus_of(own_corpus), ingest.decode, []
+    corpus, original, calls = corpus_of(own_corpus), sounds.decode, []
 
     def once(*args):
         calls.append(args)
@@ -133,7 +133,7 @@ def test_a_recording_that_fails_once_is_tried_again(
             raise AudioError("the disk is away", kind="unreadable")
         return original(*args)
 
-    monkeypatch.setattr(ingest, "decode", once)
+    monkeypatch.setattr(sounds, "decode", once)
     out = tmp_path / "out"
     with pytest.raises(CorpusError, match="the disk is away") as caught:
         build_quietly(corpus, out, part=parts_of)

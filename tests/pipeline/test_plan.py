@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from makers import SPECS, make_corpus, row_of, write_midi, write_table
 
-from pipeline import plan
+from pipeline import plan, sounds
 from pipeline.corpora.recordings import load_table
 from pipeline.plan import fingerprint_inputs, identity_of, make_plan
 from pipeline.sounds import audio_fingerprint
@@ -69,16 +69,16 @@ def test_sampled_fingerprints_cover_edges_and_sixteen_blocks(tmp_path: Path) -> 
     raw = bytearray(np.random.default_rng(0).bytes(6 << 20))
     path.write_bytes(raw)
     sampled, full = audio_fingerprint(path, "sampled"), audio_fingerprint(path, "full")
-    inner = len(raw) - 2 * plan.EDGE_BYTES - plan.PROBE_BYTES
-    probes = [plan.EDGE_BYTES + inner * i // 15 for i in range(16)]
-    covered = {0, plan.EDGE_BYTES - 1, len(raw) - 1, len(raw) - plan.EDGE_BYTES, *probes}
-    covered |= {p + plan.PROBE_BYTES - 1 for p in probes}
+    inner = len(raw) - 2 * sounds.EDGE_BYTES - sounds.PROBE_BYTES
+    probes = [sounds.EDGE_BYTES + inner * i // 15 for i in range(16)]
+    covered = {0, sounds.EDGE_BYTES - 1, len(raw) - 1, len(raw) - sounds.EDGE_BYTES, *probes}
+    covered |= {p + sounds.PROBE_BYTES - 1 for p in probes}
     for at in covered:
         changed = raw.copy()
         changed[at] ^= 1
         path.write_bytes(changed)
         assert audio_fingerprint(path, "sampled") != sampled
-    gap = probes[0] + plan.PROBE_BYTES + 10
+    gap = probes[0] + sounds.PROBE_BYTES + 10
     assert gap < probes[1]
     changed = raw.copy()
     changed[gap] ^= 1

@@ -336,7 +336,7 @@ def test_an_audio_file_that_changes_during_the_build_is_a_failure(own_corpus: Pa
     inputs = fingerprint_inputs(corpus.recordings, corpus.root, segmentation=Segmentation())
     plan = make_plan("x", corpus.recordings, inputs, Segmentation())
     source = plan.sources[0]
-    with Path(source.path).open("ab") as handle:
+    with Path(source.sound.path).open("ab") as handle:
         handle.write(b"\0\0")
     with pytest.raises(AudioError, match="changed while"):
         list(_within(source, 0, source.length))
