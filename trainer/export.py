@@ -179,4 +179,4 @@ take that of a run.
 
 def _interval(score: dict[str, Any]) -> str:
     interval = score["ci95"]["S"]
-    return f"{interval[0]:.3f}–{interval[1]:.3f}" if interval else "—"
+    return f"{interval[0]:.3f}–{interval[1]:.3f} ({score['ci_kind']})" if interval else "—"

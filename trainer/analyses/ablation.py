@@ -120,7 +120,7 @@ class Ablation(Analysis):
                 f.label: {name: (c["S"], _around(c)) for name, c in f.conditions.items()}
                 for f in findings
             },
-            "S",
+            pictures.with_doubt("S", findings),
         )
 
 

@@ -121,7 +121,7 @@ class Perturbed(Analysis):
             for family, at in self.still.items():
                 line = panels[family].setdefault(finding.label, [])
                 line.append(pictures.Point(at, before["S"], None, None))
-        pictures.curves(figure, panels, "S")
+        pictures.curves(figure, panels, pictures.with_doubt("S", findings))
 
 
 @register

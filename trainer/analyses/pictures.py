@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from trainer.analyses.contract import Finding
 
 COLOURS = ("#1f5f8b", "#c2542d", "#3f8f5b", "#8a5aa3", "#b08a1e", "#5b6770", "#d07aa8", "#2aa5a0")
 INK, FAINT = "#1b2733", "#c3cbd3"
@@ -32,6 +34,13 @@ def point(x: float, effect: Mapping[str, Any], before: float) -> Point:
     if effect["ci95"] is None:
         return Point(x, effect["S"], None, None)
     return Point(x, effect["S"], before + effect["ci95"][0], before + effect["ci95"][1])
+
+
+def with_doubt(label: str, findings: Iterable[Finding]) -> str:
+    """An axis' label that says what the drawn intervals are of."""
+    conditions = [c for f in findings for c in f.conditions.values() if c.get("ci95")]
+    kinds = " or ".join(sorted({c["ci_kind"] for c in conditions}))
+    return f"{label}, 95 % by {kinds}" if kinds else label
 
 
 def quiet(axes: Axes, *, grid: Literal["x", "y"] | None = "y") -> None:
