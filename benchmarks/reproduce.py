@@ -5,7 +5,8 @@
 ``DATA`` holds a table of performances (``maestro-subset.csv`` or ``maestro-v3.0.0.csv``) and their
 MIDI files in ``maestro/``, or MAESTRO itself; and, if there, ``maps-metadata.csv``, whose recordings
 of a real piano are then scored, too. Every step is one of the project's commands and goes on where it
-was xNeither a decoder of audio, nor dask, nor polars is needed for rendered audio.
+was stopped. Rendered audio needs no decoder, dask or polars; without Matplotlib, which draws their
+pictures, analyses are left out, and floors that need librosa without it.
 
 Writes ``benchmarks/results/reproduce-<tier>.json`` (what was found: the same bytes on the same
 machine, however often and in however many pieces it ran), ``reproduce-<tier>-cost.json`` (what it
@@ -24,13 +25,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from benchmarks.common import RESULTS, environment, write
 from benchmarks.corpora import VARIABLE
-from benchmarks.reproduced import costs, found
+from benchmarks.reproduced import arm_runs, costs, found
 from benchmarks.tiers import DESCRIPTORS, REAL, TABLE, TIERS, Tier, write_real_table, write_table
 from pipeline.base.errors import EXIT_RESUMABLE, XmodalError
+from pipeline.base.files import write_json
 from trainer.campaign.manifest import read_campaign
 from trainer.campaign.plan import Sweep, plan_campaign
 
@@ -52,12 +55,13 @@ class Steps:
     def run(self, name: str, program: str, *arguments: object) -> Any:
         """The JSON answer of a command."""
         path = Path(sys.executable).parent / program
+        left = self._left()  # nothing is begun that nobody would wait for
         began = time.monotonic()
         process = subprocess.Popen(
             [str(path), *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True
         )
         try:
-            answer, _ = process.communicate(timeout=self._left())
+            answer, _ = process.communicate(timeout=left)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
             process.send_signal(signal.SIGTERM)
             process.communicate()
@@ -95,18 +99,23 @@ def main() -> None:
     parser.add_argument(
         "--jobs", type=int, help="runs side by side [default: cores, or 1 on a GPU]"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print what it would cost, and stop")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="build the store, print the runs, and stop"
+    )
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)
     if arguments.data is None:
         parser.error(f"--data, or the variable {VARIABLE}, names the folder of the performances")
     steps = Steps(arguments.minutes)
     try:
         reproduce(arguments, TIERS[arguments.tier], steps)
-    except Later:
+    except (Later, KeyboardInterrupt):
         print("stopped; repeat the command to go on", file=sys.stderr)
         raise SystemExit(EXIT_RESUMABLE) from None
     except XmodalError as error:
         raise SystemExit(f"error: {error}") from None
+    except subprocess.CalledProcessError as error:  # it has said why
+        raise SystemExit(error.returncode) from None
     finally:
         _remember(arguments.out / arguments.tier, steps.took)
 
@@ -134,18 +143,16 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
         steps.run("score", "xmodal-evaluate", path, "--split", "test")
         for other in others:
             steps.run("score", "xmodal-evaluate", path, "--split", "test", "--store", other)
-    first = sweeps[0]
-    looked_at = [
-        first.path(run)
-        for run in first.runs
-        if run.arm in tier.analysed and run.seed == first.runs[0].seed and run.after is None
-    ]
-    for analysis in tier.analyses:
+    looked_at = [paths[0] for arm, paths in arm_runs(sweeps[:1]).items() if arm in tier.analysed]
+    drawn = importlib.util.find_spec("matplotlib") is not None
+    if not drawn:
+        print("without analyses: Matplotlib draws their pictures", file=sys.stderr)
+    for analysis in tier.analyses if drawn else ():
         steps.run("analyse", "xmodal-analyze", analysis, *looked_at, "--out", out / "analyses")
-    for analysis in tier.on_real if real is not None else ():
+    for analysis in tier.on_real if drawn and real is not None else ():
         flags = ("--store", real, "--split", "test", "--out", out / "analyses-real")
         steps.run("analyse", "xmodal-analyze", analysis, *looked_at, *flags)
-    for name in tier.campaigns:
+    for name in tier.campaigns:  # and the floors, which found() reads
         given = _campaign(name, tier, store, out)
         page = steps.run("report", "xmodal-sweep", "report", *given, "--floor", "all")["page"]
         print(page)
@@ -175,7 +182,7 @@ def built(tier: Tier, data: Path, out: Path, soundfonts: list[str], steps: Steps
 def heard(tier: Tier, arguments: argparse.Namespace, out: Path, steps: Steps) -> Path | None:
     """Where the test split has a SoundFont of its own: the same as training's SoundFont plays it."""
     others = [f for f in arguments.soundfont if not f.startswith("test=")]
-    if len(others) == len(arguments.soundfont):
+    if tier.audio == "files" or len(others) == len(arguments.soundfont):
         return None
     return built(tier, arguments.data, out, others, steps)
 
@@ -204,9 +211,13 @@ def _build(corpus: list[object], out: Path, steps: Steps) -> Path:
         ]
         try:
             done = steps.run("build", "xmodal-features", *given, "--part", f"1/{cores}")
-        finally:
+        except BaseException:
             for other in others:
-                other.wait() if sys.exc_info()[0] is None else other.terminate()
+                other.terminate()
+            raise
+        finally:  # the same command may come at once, and must find no other builder
+            for other in others:
+                other.wait()
         return Path(done["store"])
     return Path(steps.run("build", "xmodal-features", *given)["store"])
 
@@ -231,7 +242,12 @@ def _remember(out: Path, took: dict[str, float]) -> None:
     before = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     total = {k: round(before.get(k, 0.0) + took.get(k, 0.0), 1) for k in {**before, **took}}
     took.clear()
-    file.write_text(json.dumps(total, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(file, dict(sorted(total.items())))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """A queue's signal is a Ctrl-C: children are stopped, and what was done is kept."""
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from benchmarks.common import command
 from benchmarks.tiers import Tier
 from pipeline.base.config import to_plain
+from pipeline.corpora.compositions import overlap
 from pipeline.info import describe_store
 from pipeline.store import Store
 from trainer.analyses import ANALYSES
@@ -21,14 +24,16 @@ from trainer.campaign.ledger import build_ledger
 from trainer.campaign.plan import Sweep
 from trainer.campaign.recorded import read_recorded
 from trainer.campaign.report import boards_of
-from trainer.campaign.standing import Board, Line
+from trainer.campaign.standing import Board, Line, entries_of
+from trainer.campaign.state import states
 
 SIDES = ("a2m", "m2a")
 FULL_METRICS = ("S", "a2m R@1", "m2a R@1")
 DRAWS = 2_000
-FLOORS_ON_REAL = ("cqt", "flux")  # the two best
+FLOORS_ON_REAL = ("cqt", "flux")  # the two best; cqt is librosa's
 AGAINST = ("d0", *FLOORS_ON_REAL)
 COSTS = (
+    "updates",
     "segments_per_s",
     "train_seconds",
     "peak_host",
@@ -54,10 +59,10 @@ def found(
         "tier": {"title": tier.title, "tiny": tier.tiny, "audio": tier.audio},
         "stores": {"trained_on": _store(store), "real": real and _store(real)},
         "campaigns": [_campaign(sweep) for sweep in sweeps],
-        "real": real and _on_real(sweeps, real),
+        "real": real and _on_real(sweeps, store, real),
         "timbre": heard and {"seen": _seen(sweeps, heard), "store": _store(heard)},
-        "analyses": _tables(out / "analyses"),
-        "analyses_on_real": _tables(out / "analyses-real"),
+        "analyses": _tables(out / "analyses", tier.analyses),
+        "analyses_on_real": _tables(out / "analyses-real", tier.on_real if real else ()),
         "analysed": [path.name for path in looked_at],
     }
 
@@ -81,9 +86,14 @@ def rank_correlation(pairs: Mapping[str, tuple[float, float]], seed: int = 0) ->
 
     Returns
     -------
-    ``{"arms", "spearman", "ci95", "p"}``: p is the share of orders at random that agree as well.
+    ``{"arms", "spearman", "ci95", "p"}``: p is the share of orders at random that agree as well, the
+    one that is there counted among them. Of equal scores alone there is no order: all None.
+
+    The doubt is that of the choice of arms; each arm's own score is taken as it is.
     """
     x, y = np.array(list(pairs.values()), float).T
+    if len(set(x)) < 2 or len(set(y)) < 2:
+        return {"arms": sorted(pairs), "spearman": None, "ci95": None, "p": None}
     rng = np.random.default_rng(seed)
     value = _spearman(x, y)
     drawn = []
@@ -96,7 +106,7 @@ def rank_correlation(pairs: Mapping[str, tuple[float, float]], seed: int = 0) ->
         "arms": sorted(pairs),
         "spearman": round(value, 4),
         "ci95": [round(float(q), 4) for q in np.quantile(drawn, [0.025, 0.975])],
-        "p": round(float(np.mean([r >= value for r in at_random])), 4),
+        "p": round((1 + sum(r >= value - 1e-12 for r in at_random)) / (1 + DRAWS), 4),
     }
 
 
@@ -197,7 +207,11 @@ def _order(sweep: Sweep, boards: Sequence[Board]) -> dict[str, Any] | None:
     if sweep.reference is None:
         return None
     recorded = read_recorded(sweep.reference)
-    said = {row.arm: row.S for row in recorded.rows if not row.leaks}
+    rows: dict[str, list[float]] = {}
+    for row in recorded.rows:
+        if not row.leaks and not row.unranked:
+            rows.setdefault(row.arm, []).append(row.S)
+    said = {arm: round(fmean(scores), 6) for arm, scores in rows.items()}
     result = {}
     for board in boards:
         here = {
@@ -215,9 +229,9 @@ def _order(sweep: Sweep, boards: Sequence[Board]) -> dict[str, Any] | None:
     }
 
 
-def _on_real(sweeps: Sequence[Sweep], real: Path) -> dict[str, Any]:
+def _on_real(sweeps: Sequence[Sweep], store: Path, real: Path) -> dict[str, Any]:
     """The recordings of a real piano: every run, the floors, and every pair of arms with seeds."""
-    runs = _by_arm(sweeps)
+    runs = arm_runs(sweeps)
     scores: dict[str, Any] = {}
     floors: dict[str, Any] = {}
     for arm, paths in runs.items():
@@ -228,11 +242,13 @@ def _on_real(sweeps: Sequence[Sweep], real: Path) -> dict[str, Any]:
             for protocol in ("strict", "paper")
         }
     several = [path for paths in runs.values() if len(paths) > 2 for path in paths]
-    flags = list(itertools.chain(*(("--baseline", name) for name in FLOORS_ON_REAL)))
-    told = command(
-        "xmodal-compare", *several, "--split", "test", "--store", real, "--protocol", "strict", *flags
-    )  # fmt: skip
+    there = importlib.util.find_spec("librosa") is not None
+    beside = FLOORS_ON_REAL if there else FLOORS_ON_REAL[1:]
+    flags = list(itertools.chain(*(("--baseline", name) for name in beside)))
+    on = ("--split", "test", "--store", real, "--protocol", "strict")
+    compared = command("xmodal-compare", *several, *on, *flags)["strict"] if several else []
     return {
+        "works_shared": _shared(store, real),
         "arms": scores,
         "floors": {
             name: {s["protocol"]: {**scores_of([s]), "ci95": s["ci95"]["S"]} for s in found}
@@ -240,23 +256,40 @@ def _on_real(sweeps: Sequence[Sweep], real: Path) -> dict[str, Any]:
         },
         "differences": [
             {"first": c["first"], "second": c["second"], **_difference(c["found"])}
-            for c in told["strict"]
+            for c in compared
         ],
     }
 
 
-def _by_arm(sweeps: Sequence[Sweep]) -> dict[str, list[Path]]:
+def arm_runs(sweeps: Sequence[Sweep]) -> dict[str, list[Path]]:
+    """Runs that are seeds of one another, by arm and setting; no stages that others start from."""
     runs: dict[str, list[Path]] = {}
     for sweep in sweeps:
-        for run in sweep.runs:
-            runs.setdefault(run.arm, []).append(sweep.path(run))
+        for entry in entries_of(sweep, states(sweep)):
+            if entry.is_stage:
+                continue
+            label = entry.label
+            if label in runs:  # the same arm, trained otherwise
+                label = f"{label} ({sweep.name}, {entry.runs[0].group})"
+            runs[label] = [sweep.path(run) for run in entry.runs]
     return runs
+
+
+def _shared(trained_on: Path, real: Path) -> list[str]:
+    """Works of the test recordings that training heard, too, whole or in part."""
+    one, other = (Store.open(path).recordings for path in (trained_on, real))
+    heard = {str(work) for work in one.composition[one.split == "train"]}
+    return sorted(
+        work
+        for work in {str(w) for w in other.composition[other.split == "test"]}
+        if work in heard or any(overlap(work, known) for known in heard)
+    )
 
 
 def _seen(sweeps: Sequence[Sweep], store: Path) -> dict[str, Any]:
     """The test split in timbres that training heard, strict protocol."""
     found = {}
-    for arm, paths in _by_arm(sweeps).items():
+    for arm, paths in arm_runs(sweeps).items():
         told = [_evaluated(path, store)["scores"] for path in paths]
         found[arm] = scores_of([s for t in told for s in t if s["protocol"] == "strict"])
     return found
@@ -266,12 +299,12 @@ def _evaluated(path: Path, real: Path) -> Any:
     return command("xmodal-evaluate", path, "--split", "test", "--store", real)
 
 
-def _tables(folder: Path) -> list[dict[str, Any]]:
-    """What the analyses found, as the tables that people see."""
+def _tables(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+    """What the analyses of these names found, as the tables that people see."""
     tables = []
     for file in sorted(folder.glob("*-*.json")):
         data = json.loads(file.read_text(encoding="utf-8"))
-        if "analysis" not in data or not data["findings"]:
+        if data.get("analysis") not in names or not data["findings"]:
             continue
         analysis, variant = ANALYSES.get(data["analysis"]), data["variant"]
         table = analysis.table([Finding(**f) for f in data["findings"]], variant)

@@ -8,11 +8,18 @@ from typing import Any
 
 from benchmarks.cells import load, machine, row
 from benchmarks.common import RESULTS
+from benchmarks.tiers import TIERS
 
 Data = dict[str, Any]
 NOT_YET = "Not yet measured."
-# Hours of one run, and what it ran on (recorded results 10 and 3.1).
-REFERENCE_HOURS = {"d0": "24.4 h", "a4r": "12.3 h (A30)", "d4a4": "10.6 h (RTX 3090)"}
+# Hours of one run, and what it ran on (recorded results 3.1 and 10; sources disagree, 14.8 and 14.9).
+REFERENCE_HOURS = {
+    "d0": "24.4 h (A30)",
+    "a4r": "12.3 h (A30)",
+    "d4a4": "10.6 h (RTX 3090), 25 h (A30)",
+}
+REFERENCE_UPDATES = 30_000
+TIERS_SHOWN = ("gpu", "cpu", "strong")
 SHOWN_ANALYSES = ("ablation", "similarity", "sensitivity", "invariance")
 
 
@@ -44,6 +51,8 @@ def _tier(tier: str) -> str:
                 parts.append(_board(board))
         if campaign["order"]:
             parts.append(_order(campaign["order"]))
+    if data["real"]:
+        parts.append(_real(data, data["real"]))
     return "\n\n".join(parts)
 
 
@@ -54,7 +63,8 @@ def _about(data: Data) -> str:
         f"{splits[s]['recordings']} {s} ({splits[s]['segments']:,} segments)"
         for s in ("train", "validation", "test")
     )
-    updates = " to ".join(f"{n:,}" for n in data["campaigns"][0]["updates"])
+    made = data["campaigns"][0]["updates"]
+    updates = " to ".join(f"{n:,}" for n in dict.fromkeys((min(made), max(made))))
     return (
         f"Store `{store['name']}`, {store['hours']:.1f} h of {data['tier']['audio']} audio: {counts}. "
         f"{updates} updates a run. {machine(data)}."
@@ -91,11 +101,14 @@ def _board(board: Data) -> str:
 def _order(order: Data) -> str:
     lines = [f"Order of the arms against the recorded one ({order['source']}):", ""]
     for name, found in order["by"].items():
+        if found["spearman"] is None:
+            lines.append(f"* {name.replace('-', ', ')}: all arms score the same.")
+            continue
         low, high = found["ci95"]
         lines.append(
             f"* {name.replace('-', ', ')}: Spearman {found['spearman']:+.2f} "
-            f"[{low:+.2f}, {high:+.2f}] over {len(found['arms'])} arms (drawn anew); "
-            f"{found['p']:.0%} of random orders agree as well."
+            f"[{low:+.2f}, {high:+.2f}] over {len(found['arms'])} arms (arms drawn "
+            f"anew); {found['p']:.1%} of random orders agree as well."
         )
     return "\n".join(lines)
 
@@ -110,14 +123,14 @@ def analyses() -> str:
     return "\n\n".join([*parts, *_tables(data)])
 
 
-def _tables(data: Data) -> list[str]:
+def _tables(data: Data, of: str = "analyses", where: str = "") -> list[str]:
     parts = []
-    for table in data["analyses"]:
+    for table in data[of]:
         if table["analysis"] not in SHOWN_ANALYSES:
             continue
         lines = [row(*table["head"]), "|---" * len(table["head"]) + "|"]
         lines += [row(*map(_cell, r)) for r in table["rows"]]
-        summary = f"{table['analysis']}, `{table['variant']}`: {len(table['rows'])} rows"
+        summary = f"{table['analysis']}, `{table['variant']}`{where}: {len(table['rows'])} rows"
         body = "\n".join(lines)
         parts.append(f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>")
     return parts
@@ -138,11 +151,25 @@ def strong() -> str:
             for b in campaign["boards"]
             if (b["protocol"], b["split"]) == ("strict", "test")
         ]
-    return "\n\n".join([*parts, *_tables(data)])
+    if data.get("timbre"):
+        parts.append(_timbre(data))
+    on_real = _tables(data, "analyses_on_real", ", a real piano")
+    return "\n\n".join([*parts, *_tables(data), *on_real])
+
+
+def _timbre(data: Data) -> str:
+    """The same test recordings from the SoundFont that training heard."""
+    seen = ", ".join(f"`{arm}` {_spread(s['S'])}" for arm, s in data["timbre"]["seen"].items())
+    return (
+        "The test split above is played by a SoundFont that training never heard. By training's own "
+        f"(strict protocol, S): {seen}."
+    )
 
 
 def _real(data: Data, real: Data) -> str:
     store = data["stores"]["real"]["splits"]["test"]
+    boards = [board for campaign in data["campaigns"] for board in campaign["boards"]]
+    leaking = {line["arm"] for board in boards for line in board["arms"] if line["leaks"]}
     lines = [
         row("", "S", "R@1", "without copies", "first of all segments", "S, paper"),
         "|---|--:|--:|--:|--:|--:|",
@@ -150,7 +177,8 @@ def _real(data: Data, real: Data) -> str:
     for arm, found in real["arms"].items():
         s = found["strict"]
         lines.append(
-            row(f"`{arm}`", _spread(s["S"]), _spread(s["R@1"]), _spread(s["no_copy_R@1"]),
+            row(f"`{arm}`" + (" (leaks)" if arm in leaking else ""),
+                _spread(s["S"]), _spread(s["R@1"]), _spread(s["no_copy_R@1"]),
                 _spread(s["full_R@1"]), _spread(found["paper"]["S"]))
         )  # fmt: skip
     for name, found in real["floors"].items():
@@ -158,10 +186,12 @@ def _real(data: Data, real: Data) -> str:
         cells = [_mean(s[k]) for k in ("S", "R@1", "no_copy_R@1", "full_R@1")]
         lines.append(row(f"floor: `{name}`", *cells, _mean(found["paper"]["S"])))
     queries = next(iter(real["arms"].values()))["strict"]
+    shared = real.get("works_shared")  # None: it was not asked
+    works = "" if shared is None else f"; works that training heard, too: {len(shared) or 'none'}"
     title = (
         f"**Recordings of a real piano** ({store['recordings']} recordings, {queries['queries']:,} "
-        f"queries, {queries['without_copy']:,} without a copy; no work in common with what was "
-        "trained on), strict protocol; of directions the lower one; of seeds mean (lowest–highest):"
+        f"queries, {queries['without_copy']:,} without a copy{works}), strict protocol; of directions "
+        "the lower one; of seeds mean (lowest–highest):"
     )
     told = [
         f"* `{d['second']}` against `{d['first']}`: S {_difference(d)}" for d in real["differences"]
@@ -183,16 +213,17 @@ def corrections() -> str:
             *lines,
             "",
             f"Three seeds each: mean (lowest–highest), {data['updates']} updates of "
-            f"{data['batch_size']}; differences with 95 % intervals over seeds and recordings. "
+            f"{data['batch_size']}; differences with 95 % intervals over seeds and recordings, "
+            f"each for itself ({len(data['groups']) - 1} are asked at once). "
             f"`python -m benchmarks.corrections`, {machine(data)}.",
         ]
     )
 
 
 def costs() -> str:
-    """Time a run takes here, beside the reference's."""
+    """Time a run takes here, beside the reference's, whose time holds its evaluations."""
     lines = [row("tier", "step", "here", "the reference, one run"), "|---|---|--:|---|"]
-    for tier in ("gpu", "cpu", "strong"):
+    for tier in TIERS_SHOWN:
         name = f"reproduce-{tier}-cost"
         if not (RESULTS / f"{name}.json").is_file():
             lines.append(row(f"`{tier}`", "everything", NOT_YET.lower().rstrip("."), "–"))
@@ -207,18 +238,28 @@ def costs() -> str:
                 "read in every epoch of every run",
             )
         )
-        by_arm: dict[str, list[float]] = {}
+        by_arm: dict[str, list[Data]] = {}
         for run in data["runs"].values():
-            by_arm.setdefault(run["arm"], []).append(run["train_seconds"] or 0.0)
+            if run["train_seconds"] is not None:
+                by_arm.setdefault(run["arm"], []).append(run)
         for arm, hours in REFERENCE_HOURS.items():
             if arm in by_arm:
-                took = _minutes(statistics.median(by_arm[arm]))
-                lines.append(row(f"`{tier}`", f"training `{arm}`", took, f"{hours}, 30 epochs"))
+                took = _minutes(statistics.median(r["train_seconds"] for r in by_arm[arm]))
+                made = by_arm[arm][0].get("updates")
+                budget = "" if made is None else f", {made:,} updates"
+                theirs = f"{hours}, {REFERENCE_UPDATES:,} updates and evaluations"
+                lines.append(row(f"`{tier}`", f"training `{arm}`{budget}", took, theirs))
         steps = sum(data["steps"].values())
         lines.append(
             row(f"`{tier}`", f"everything, {len(data['runs'])} runs", _minutes(steps), "–")
         )
     return "\n".join(lines)
+
+
+def not_run() -> str:
+    """Tiers without a result."""
+    names = [tier for tier in (*TIERS_SHOWN, "full") if known(tier) is None]
+    return "\n".join(f"* `{name}`: {TIERS[name].title}" for name in names) or "Every tier was run."
 
 
 def _minutes(seconds: float) -> str:

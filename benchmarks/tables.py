@@ -16,7 +16,7 @@ from benchmarks.campaign_words import campaigns, sweeps
 from benchmarks.cells import load, machine, row
 from benchmarks.evaluation_words import analyses, baselines, findings
 from benchmarks.results_words import analyses as scratch_analyses
-from benchmarks.results_words import corrections, scratch, strong
+from benchmarks.results_words import corrections, not_run, scratch, strong
 from benchmarks.results_words import costs as reproduction_costs
 from benchmarks.search_words import costs as search_costs
 from benchmarks.search_words import found as search_found
@@ -308,6 +308,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "strong": strong,
     "corrections": corrections,
     "reproduction-costs": reproduction_costs,
+    "not-run": not_run,
 }
 
 

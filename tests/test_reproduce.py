@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy.stats import spearmanr
 
 pytest.importorskip("benchmarks.reproduce")
 
+from benchmarks.reproduce import Later, Steps
 from benchmarks.reproduced import rank_correlation
 from benchmarks.tiers import TIERS, Tier, write_table
 from pipeline.base.errors import CorpusError
@@ -112,10 +114,12 @@ def test_every_tier_names_campaigns_that_read() -> None:
             read = read_campaign(campaign, tiny=tier.tiny)
             assert read.size == ("tiny" if tier.tiny else "base"), name
             arms = {arm for group in read.groups for arm in group.arms}
-            if campaign == tier.campaigns[0] and name != "full":
+            if campaign == tier.campaigns[0]:
                 assert set(tier.analysed) <= arms
     scratch = read_campaign(TIERS["gpu"].campaigns[0])
     assert sum(len(g.arms) * len(g.seeds or scratch.seeds) for g in scratch.groups) == 13 + 6
+    grouped = [arm for g in scratch.groups for arm in g.arms]
+    assert len(grouped) == len(set(grouped)) == 13  # all seeds of an arm stand in one group
     budget = scratch.settings["budget"]
     assert budget["epochs"] * budget["batches_per_epoch"] == 1500
     assert scratch.settings["evaluation"]["first"] == budget["epochs"]  # one evaluation
@@ -135,7 +139,27 @@ def test_rank_correlation_knows_order_and_its_doubt() -> None:
     assert abs(np.mean([v["spearman"] for v in values])) < 0.2
     assert np.mean([v["ci95"][0] < 0 < v["ci95"][1] for v in values]) > 0.8
     tied = rank_correlation({"a": (1, 1), "b": (1, 2), "c": (2, 3), "d": (3, 3)})
+    assert tied["p"] > 1 / 24
+    level = rank_correlation({"a": (1, 1), "b": (1, 2), "c": (1, 3)})
+    assert level["spearman"] is None
     assert tied["spearman"] == pytest.approx(spearmanr([1, 1, 2, 3], [1, 2, 3, 3])[0], abs=1e-4)
+
+
+def test_a_stop_leaves_no_command_behind(tmp_path: Path) -> None:
+    mark, begun = tmp_path / "mark", tmp_path / "begun"
+    wait = (
+        f"open({str(begun)!r}, 'w').close(); import time; time.sleep(3); open({str(mark)!r}, 'w')"
+    )
+    over = Steps(0.0)
+    with pytest.raises(Later):
+        over.run("train", "python", "-c", wait)
+    short = Steps(0.02)
+    with pytest.raises(Later):
+        short.run("train", "python", "-c", wait)
+    assert 1 < short.took["train"] < 2.9
+    assert begun.is_file()
+    time.sleep(3)
+    assert not mark.exists()
 
 
 def test_without_data_it_says_so(tmp_path: Path) -> None:
