@@ -5,6 +5,8 @@ Shape suffix: R resident segments.
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import numpy.typing as npt
 
@@ -45,6 +47,8 @@ class Groups:
 
     def __init__(self, recording_R: Ints, size: int) -> None:
         self.recording_R, self.size = recording_R, size
+        # Of other recordings the same numbers make another order.
+        self.key = f"{size} {hashlib.sha256(recording_R.tobytes()).hexdigest()}"
 
     def shuffled(self, generator: np.random.Generator) -> Ints:
         """All positions: a recording's segments in random order, cut into groups, those shuffled."""
@@ -58,11 +62,11 @@ class Groups:
         return np.concatenate([groups[i] for i in generator.permutation(len(groups))])
 
 
-_last_permutation: dict[tuple[int, int, int, int, int], Ints] = {}
+_last_permutation: dict[tuple[int, int, int, int, str], Ints] = {}
 
 
 def _permutation(n: int, seed: int, epoch: int, turn: int, groups: Groups | None) -> Ints:
-    key = (n, seed, epoch, turn, 1 if groups is None else groups.size)
+    key = (n, seed, epoch, turn, "" if groups is None else groups.key)
     if key not in _last_permutation:
         _last_permutation.clear()
         generator = np.random.Generator(

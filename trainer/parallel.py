@@ -4,7 +4,8 @@ Each embeds its share of the batch. Pooled features are gathered with gradients,
 statistics, negatives and loss are those of one process that had the whole batch. Every process then
 computes the same loss, and what all of them ask of a share's features is added up on the way back:
 hence the loss is divided by the number of processes before, and gradients of parameters are summed
-after. Two processes equal one at the same batch, but for dropout and the order of sums.
+after. Two processes equal one at the same batch, but for random draws (dropout, variation) and the
+order of sums.
 """
 
 from __future__ import annotations

@@ -118,6 +118,8 @@ def test_groups_bring_segments_of_one_recording_together():
     again = [batch_order(200, 16, 42, 0, s, groups=Groups(recordings, 4)) for s in (3, 0)]
     assert np.array_equal(again[0], order[3])
     assert np.array_equal(again[1], order[0])
+    backwards = batch_order(200, 16, 42, 0, 0, groups=Groups(recordings[::-1].copy(), 4))
+    assert not np.array_equal(backwards, order[0])  # as many segments of other recordings
     other = batch_order(200, 16, 42, 1, 0, groups=groups)
     assert not np.array_equal(other, order[0])
 

@@ -102,6 +102,12 @@ def test_training_varies_and_evaluation_does_not(make_config, store):
     torch.testing.assert_close(varied(batch), first)
 
 
+def test_a_level_that_nothing_would_vary_is_refused(make_config):
+    half = {"audio": {"frontend": {"options": {"level_db": 12.0}}}}
+    with pytest.raises(ConfigError, match="noise_db"):
+        build_model(make_config("sound", "d0", **half))
+
+
 def test_a_factor_below_one_is_refused(make_config):
     config = make_config("sound", "d0")
     wrong = dataclasses.replace(config, midi=dataclasses.replace(config.midi, touch=0.5))

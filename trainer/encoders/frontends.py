@@ -158,6 +158,8 @@ class MelConvolution(Frontend):
 
     def __init__(self, width: int, options: MelOptions) -> None:
         super().__init__(width, options)
+        if options.noise_db is None and (options.level_db or options.colour_db):
+            raise ConfigError("level_db and colour_db vary together with noise_db: give it, too")
         self.mean, self.std = options.mean, options.std
         self.options = options
         self.stride = math.prod(options.strides)

@@ -3,7 +3,9 @@
 A corpus has few instruments, rooms and microphones, and a model leans on whatever they have in common.
 In training each segment is therefore heard through a recorder of its own, drawn anew at every step:
 its level, its colour (a smooth curve over the bands), its noise; and notes are struck harder or softer
-as a whole. Draws come from torch's generator, which every step seeds (:func:`trainer.fit.seed_step`).
+as a whole. Descriptors are read from the store and do not vary: beside a varied encoder they are the
+surer channel, which may favour arms that have them. Draws come from torch's generator, which every
+step seeds (:func:`trainer.fit.seed_step`).
 
 Shape suffixes: B batch, F frames, M mel bands, N notes.
 """
