@@ -30,7 +30,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS, environment, write
 from benchmarks.corpora import VARIABLE
-from benchmarks.reproduced import arm_runs, costs, found
+from benchmarks.reproduced import arm_runs, costs, found, unscored
 from benchmarks.tiers import DESCRIPTORS, REAL, TABLE, TIERS, Tier, write_real_table, write_table
 from pipeline.base.errors import EXIT_RESUMABLE, XmodalError
 from pipeline.base.files import write_json
@@ -140,9 +140,10 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
     real = real_store(arguments.data, out, steps) if tier.real else None
     others = [s for s in (real, heard(tier, arguments, out, steps)) if s is not None]
     for path in runs.values():
-        steps.run("score", "xmodal-evaluate", path, "--split", "test")
-        for other in others:
-            steps.run("score", "xmodal-evaluate", path, "--split", "test", "--store", other)
+        for on in (store, *others):
+            for asked in unscored(path, on):
+                given = [path, "--split", "test", "--store", on, *asked]
+                steps.run("score", "xmodal-evaluate", *given)
     looked_at = [paths[0] for arm, paths in arm_runs(sweeps[:1]).items() if arm in tier.analysed]
     drawn = importlib.util.find_spec("matplotlib") is not None
     if not drawn:

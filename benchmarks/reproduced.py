@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -15,6 +16,7 @@ import numpy as np
 from benchmarks.common import command
 from benchmarks.tiers import Tier
 from pipeline.base.config import to_plain
+from pipeline.base.errors import RunError
 from pipeline.corpora.compositions import overlap
 from pipeline.info import describe_store
 from pipeline.store import Store
@@ -26,6 +28,8 @@ from trainer.campaign.recorded import read_recorded
 from trainer.campaign.report import boards_of
 from trainer.campaign.standing import Board, Line, entries_of
 from trainer.campaign.state import states
+from trainer.layout import EVALUATION
+from trainer.records import file_name, read_scored, scores_due
 
 SIDES = ("a2m", "m2a")
 FULL_METRICS = ("S", "a2m R@1", "m2a R@1")
@@ -232,15 +236,12 @@ def _order(sweep: Sweep, boards: Sequence[Board]) -> dict[str, Any] | None:
 def _on_real(sweeps: Sequence[Sweep], store: Path, real: Path) -> dict[str, Any]:
     """The recordings of a real piano: every run, the floors, and every pair of arms with seeds."""
     runs = arm_runs(sweeps)
-    scores: dict[str, Any] = {}
-    floors: dict[str, Any] = {}
-    for arm, paths in runs.items():
-        told = [_evaluated(path, real) for path in paths]
-        floors = floors or told[0]["floors"]
-        scores[arm] = {
-            protocol: scores_of([s for t in told for s in t["scores"] if s["protocol"] == protocol])
-            for protocol in ("strict", "paper")
-        }
+    scores = {
+        arm: {p: scores_of(_records(paths, real, p)) for p in ("strict", "paper")}
+        for arm, paths in runs.items()
+    }
+    first = next(iter(runs.values()))[0]
+    floors = command("xmodal-evaluate", first, "--split", "test", "--store", real)["floors"]
     several = [path for paths in runs.values() if len(paths) > 2 for path in paths]
     there = importlib.util.find_spec("librosa") is not None
     beside = FLOORS_ON_REAL if there else FLOORS_ON_REAL[1:]
@@ -288,15 +289,54 @@ def _shared(trained_on: Path, real: Path) -> list[str]:
 
 def _seen(sweeps: Sequence[Sweep], store: Path) -> dict[str, Any]:
     """The test split in timbres that training heard, strict protocol."""
-    found = {}
-    for arm, paths in arm_runs(sweeps).items():
-        told = [_evaluated(path, store)["scores"] for path in paths]
-        found[arm] = scores_of([s for t in told for s in t if s["protocol"] == "strict"])
+    runs = arm_runs(sweeps)
+    return {arm: scores_of(_records(paths, store, "strict")) for arm, paths in runs.items()}
+
+
+def unscored(path: Path, store: Path) -> list[tuple[str, ...]]:
+    """Flags of the evaluations that a run lacks on the test split of a store.
+
+    An evaluation that is there was made by these weights, of these arrays: it is not made again.
+    """
+    flags = []
+    for protocol, seed in _due(path):
+        if _record(path, store, protocol, seed) is None:
+            flags.append(() if seed is None else ("--protocol", protocol, "--seed", str(seed)))
+    return list(dict.fromkeys(flags))  # without flags both protocols are scored
+
+
+def _due(path: Path) -> list[tuple[str, int | None]]:
+    """Protocols, and the seed of pools that are not the run's own."""
+    from trainer.run import open_run
+
+    due = scores_due(open_run(path).config.pool_seed)
+    return [(protocol, seed) for protocol, split, seed in due if split == "test"]
+
+
+def _records(paths: Sequence[Path], store: Path, protocol: str) -> list[Mapping[str, Any]]:
+    """Of every run, on pools that all of them share."""
+    found = []
+    for path in paths:
+        seed = [seed for name, seed in _due(path) if name == protocol][-1]
+        record = _record(path, store, protocol, seed)
+        if record is None:
+            raise RunError(f"{path} has no {protocol} scores on {store}", kind="no-evaluation")
+        found.append(record)
     return found
 
 
-def _evaluated(path: Path, real: Path) -> Any:
-    return command("xmodal-evaluate", path, "--split", "test", "--store", real)
+def _record(path: Path, store: Path, protocol: str, seed: int | None) -> Mapping[str, Any] | None:
+    from trainer.run import open_run
+    from trainer.scoring import evaluation_key, reads_same
+
+    run, opened = open_run(path), Store.open(store)
+    folder = path / EVALUATION / ("" if reads_same(run, opened) else opened.name)
+    with contextlib.suppress(RunError):
+        file = folder / file_name(protocol, "test", seed)
+        record = read_scored(file, path.name, run.config.seed).record
+        if record.get("key") == evaluation_key(run, opened):
+            return record
+    return None
 
 
 def _tables(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:

@@ -55,6 +55,12 @@ def test_in_pieces_and_at_once_it_gives_the_same_bytes(tmp_path: Path) -> None:
     common = ("--tier", "smoke", "--data", data)
     whole = reproduce(*common, "--out", tmp_path / "a", "--results", tmp_path / "ra")
     assert whole.returncode == 0, whole.stderr
+    scores = sorted((tmp_path / "a").rglob("evaluation/*-test.json"))
+    assert len(scores) == 3 * 2
+    made = [file.stat().st_mtime_ns for file in scores]
+    repeated = reproduce(*common, "--out", tmp_path / "a", "--results", tmp_path / "ra")
+    assert repeated.returncode == 0, repeated.stderr
+    assert [file.stat().st_mtime_ns for file in scores] == made  # nothing is scored twice
     codes = []
     for _ in range(40):
         piece = reproduce(
