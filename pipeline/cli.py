@@ -116,7 +116,7 @@ def build(
 
     def action() -> None:
         from pipeline.build import build as build_store
-        from pipeline.corpora.resolve import CorpusRequest, resolve_corpus
+        from pipeline.corpora.resolve import CORPORA, CorpusRequest, resolve_corpus
         from pipeline.pairing import folder_table
 
         # Only what was given: a flag's default must not win over the file.
@@ -135,7 +135,8 @@ def build(
         rendered = audio is AudioSource.rendered
         with stop_signals_raise("repeat the command to continue"):
             name, base = corpus, root
-            if Path(corpus).is_dir() and rendered:
+            # A folder that is called like a corpus is meant by a path: ./maestro
+            if rendered and corpus not in CORPORA and Path(corpus).is_dir():
                 name = str(folder_table(Path(corpus), out.parent / "corpora", console))
                 base = root or Path(corpus)
             with console.progress(f"corpus {corpus}", 1) as update:

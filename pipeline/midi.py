@@ -1,7 +1,7 @@
 """MIDI files → notes in seconds (method §1.4).
 
-Notes of all non-drum instruments, merged; a note ends with its key. The sustain pedal is read for those
-who render sound from a performance; no stored note knows of it.
+Notes of all non-drum instruments, merged; a note ends with its key. The sustain pedal is read for
+those who render sound from a performance; no stored note knows of it.
 Tick times become seconds through the file's tempo map in float64. Order: (onset, pitch, end,
 velocity).
 
@@ -140,7 +140,7 @@ def _track_chunks(raw: bytes) -> list[tuple[int, int]]:
 
 
 def _track(raw: bytes, start: int, stop: int) -> tuple[npt.NDArray[Any], ...]:
-    """Onset, end, pitch, velocity of the notes; when and what of the tempi and of the pedal; in ticks."""
+    """Onset, end, pitch, velocity of the notes; when and what of tempi and pedal; in ticks."""
     # A note or a pedal's move takes at least three bytes, a tempo seven.
     room, tempi = min((stop - start) // 3, MAX_NOTES) + 1, (stop - start) // 7 + 1
     onset, end = np.empty(room, np.int64), np.empty(room, np.int64)

@@ -22,7 +22,7 @@ import io
 import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -83,13 +83,14 @@ def make_csv(
     rows, unusable, review = [], [], []
     with console.progress("read headers", len(pairs)) as update:
         for done, pair in enumerate(pairs, 1):
+            file = str(pair.midi if midi_only else pair.audio)
             try:
                 row, remarks = _row(folder, pair, midi_only)
                 rows.append(row)
-                review += [{"file": str(pair.audio), "remark": remark} for remark in remarks]
+                review += [{"file": file, "remark": remark} for remark in remarks]
             except CorpusError as error:
-                unusable.append({"file": str(pair.audio), "kind": error.kind, "why": str(error)})
-            update(done, str(pair.audio))
+                unusable.append({"file": file, "kind": error.kind, "why": str(error)})
+            update(done, file)
     if not rows:
         if midi_only:
             bad = f": {unusable[0]['why']}" if unusable else ""
@@ -136,15 +137,22 @@ def find_pairs(files: Iterable[PurePosixPath]) -> tuple[list[Pair], list[str]]:
 
 
 def _alone(files: Iterable[PurePosixPath]) -> tuple[list[Pair], list[str]]:
-    """Every MIDI file with the audio that it will have."""
+    """Every MIDI file with the audio that it will have, named after the whole file if need be."""
     midi = [f for f in files if f.suffix.lower() in MIDI_SUFFIXES]
-    return [Pair(audio=f.with_suffix(".wav"), midi=f) for f in midi], []
+    claims = Counter(f.with_suffix("") for f in midi)
+
+    def audio(f: PurePosixPath) -> PurePosixPath:
+        alone = claims[f.with_suffix("")] == 1
+        return f.with_suffix(".wav") if alone else f.with_name(f"{f.name}.wav")
+
+    return [Pair(audio=audio(f), midi=f) for f in midi], []
 
 
 def folder_table(folder: Path, cache: Path, console: Console) -> Path:
     """The corpus table of a folder of MIDI files: its own, or a proposal that is kept in ``cache``.
 
-    The proposal is made once, and can be corrected there; splits go by work.
+    The proposal is made once, and can be corrected there; splits go by work. MIDI files that have
+    come since are told, and not added: a table that somebody may have corrected is left as it is.
     """
     own = [p for p in sorted(folder.glob("*.csv")) if _is_table(p)]
     if len(own) > 1:
@@ -155,7 +163,14 @@ def folder_table(folder: Path, cache: Path, console: Console) -> Path:
     slug = re.sub(r"[^a-z0-9]+", "-", folder.resolve().name.lower()).strip("-") or "midi"
     table = cache / f"{slug}-{digest(str(folder.resolve()), 6)}.csv"
     if table.is_file():
+        named = {r.midi_path for r in load_table(table)}
+        new = [p.midi for p in _alone(_relative_files(folder))[0] if str(p.midi) not in named]
         console.say(f"table: {table}, made before")
+        if new:
+            console.say(
+                f"not in it: {len(new)} MIDI files ({new[0]}, …); add them, or delete the table to "
+                "have another proposed"
+            )
         return table
     table.parent.mkdir(parents=True, exist_ok=True)
     made = make_csv(folder, table, console, midi_only=True)
@@ -166,8 +181,13 @@ def folder_table(folder: Path, cache: Path, console: Console) -> Path:
 
 
 def _is_table(path: Path) -> bool:
+    if not path.is_file():
+        return False
     with path.open(encoding="utf-8-sig", errors="replace") as handle:
-        return set(COLUMNS) <= set(next(csv.reader(handle), []))
+        try:
+            return set(COLUMNS) <= set(next(csv.reader(handle), []))
+        except csv.Error:  # one endless line
+            return False
 
 
 def split_by_work(compositions: set[str]) -> dict[str, str]:
@@ -190,14 +210,15 @@ def _unit(text: str) -> float:
 
 
 def _relative_files(folder: Path) -> Iterable[PurePosixPath]:
-    """All files but hidden ones, whatever order the disk has them in."""
+    """All audio and MIDI files but hidden ones, whatever order the disk has them in."""
     for base, folders, names in os.walk(folder):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for name in sorted(names):
-            if not name.startswith("."):
+            suffix = PurePosixPath(name).suffix.lower()
+            if not name.startswith(".") and suffix in AUDIO_SUFFIXES | MIDI_SUFFIXES:
                 path = (Path(base) / name).relative_to(folder).as_posix()
-                if not path.isprintable() or "\\" in path:  # a table could not name it
-                    raise CorpusError(
+                if {"Cc", "Cs"} & set(map(unicodedata.category, path)) or "\\" in path:
+                    raise CorpusError(  # a table could not name it
                         f"{folder}: the file {path!r} has a name with bytes that are not UTF-8, "
                         "control characters or a backslash; rename it"
                     )
@@ -218,10 +239,11 @@ def _row(folder: Path, pair: Pair, midi_only: bool) -> tuple[dict[str, Any], lis
     """One row without its split, and what a reader should look at."""
     last_note_s = float(read_performance(folder / pair.midi).end_s.max())
     audio_s = last_note_s if midi_only else probe(folder / pair.audio).duration_s
-    said = guess(pair.audio.parts[:-1], pair.audio.stem)
+    named = pair.midi if midi_only else pair.audio
+    said = guess(named.parts[:-1], named.stem)
     duration_s = round(min(last_note_s, audio_s), 6)
     if duration_s <= 0:
-        raise CorpusError(f"{folder / pair.audio}: is too short to be used")
+        raise CorpusError(f"{folder / named}: is too short to be used")
     remarks = []
     if last_note_s > audio_s + PAD_LIMIT_SAMPLES / SAMPLE_RATE:
         remarks.append(

@@ -108,6 +108,11 @@ def resolve_corpus(name: str, request: CorpusRequest) -> Corpus:
     """
     if request.soundfonts and not request.rendered:
         raise UsageError("--soundfont is for audio that is rendered: add --audio rendered")
+    if Path(name).is_dir() and name not in CORPORA:
+        raise UsageError(
+            f"{name} is a folder: name its table (make-csv proposes one), or build from its MIDI "
+            "files alone with --audio rendered"
+        )
     corpus = _resolve(name, request)
     if not request.rendered:
         return corpus

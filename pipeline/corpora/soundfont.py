@@ -105,7 +105,7 @@ def synthesizer_of(soundfont: Path, sample_rate: int, sha256: str | None = None)
     Raises
     ------
     AudioError
-        kind ``soundfont``, when it is gone, or its content is not the one that is meant.
+        kind ``soundfont``, when it is gone or unreadable, or its content is not the one that is meant.
     """
     try:
         content = soundfont.read_bytes()
@@ -118,7 +118,12 @@ def synthesizer_of(soundfont: Path, sample_rate: int, sha256: str | None = None)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / soundfont.name
         path.write_bytes(with_zone_roots(content))
-        yield load_symusic().Synthesizer(str(path), sample_rate, 0)
+        try:
+            synthesizer = load_symusic().Synthesizer(str(path), sample_rate, 0)
+        except RuntimeError as error:
+            said = f"{soundfont}: the synthesiser cannot read it ({error})"
+            raise AudioError(said, kind="soundfont") from None
+        yield synthesizer
 
 
 def _played(

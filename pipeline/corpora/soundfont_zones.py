@@ -35,12 +35,16 @@ def with_zone_roots(content: bytes) -> bytes:
         first = [g for g, _ in struct.iter_unpack("<HH", content[bags])]
         values = list(struct.iter_unpack("<HH", content[generators]))
     except (KeyError, struct.error):
-        raise CorpusError("not a SoundFont 2: its instruments cannot be read") from None
+        raise CorpusError("not a whole SoundFont 2: its instruments cannot be read") from None
+    if headers.stop > len(content):  # the last chunk
+        raise CorpusError("not a whole SoundFont 2: it is cut off")
     roots: dict[int, set[int]] = {}
     for start, stop in itertools.pairwise(first):
         zone = dict(values[start:stop])
         if SAMPLE_ID in zone:
             roots.setdefault(zone[SAMPLE_ID], set()).add(zone.get(OVERRIDING_ROOT_KEY, NO_ROOT))
+    if max(roots, default=0) >= (headers.stop - headers.start) // HEADER_BYTES:
+        raise CorpusError("not a whole SoundFont 2: a zone names a sample that is not there")
     out = bytearray(content)
     for sample, found in roots.items():
         root = min(found)
@@ -63,7 +67,7 @@ def read_presets(content: bytes) -> set[tuple[int, int]]:
         headers = content[dict(_chunks(content))[b"phdr"]]
         presets = [(bank, program) for _, program, bank in struct.iter_unpack("<20sHH14x", headers)]
     except (KeyError, struct.error):
-        raise CorpusError("not a SoundFont 2: its presets cannot be read") from None
+        raise CorpusError("not a whole SoundFont 2: its presets cannot be read") from None
     return set(presets[:-1])  # the last one only says where they end
 
 

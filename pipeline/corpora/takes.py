@@ -22,11 +22,11 @@ from pipeline.base.errors import CorpusError, UsageError
 from pipeline.base.files import sha256_file
 from pipeline.corpora.recordings import SPLITS, Recording
 from pipeline.corpora.soundfont import soundfont_path
-from pipeline.corpora.soundfont_zones import read_presets
+from pipeline.corpora.soundfont_zones import read_presets, with_zone_roots
 
 VERSION = 1  # counts up when rendered samples change: part of a store's identity
 # General MIDI's acoustic, bright and honky-tonk pianos. Not its electric grand (2): where a sample's
-# loop is one period, the synthesiser rounds it to whole samples, and high keys are up to a semitone off.
+# loop is one period, the synthesiser rounds it to whole samples: high keys are up to a semitone off.
 PIANOS = (0, 1, 3)
 
 
@@ -101,10 +101,10 @@ def _by_split(texts: Sequence[str]) -> dict[str, list[SoundFont]]:
     own: dict[str, list[Path]] = {}
     for text in texts:
         split, equals, file = text.partition("=")
-        if not equals:
-            common.append(Path(text))
-        elif split in SPLITS:
+        if equals and split in SPLITS:
             own.setdefault(split, []).append(Path(file))
+        elif not equals or Path(text).exists():
+            common.append(Path(text))
         else:
             raise UsageError(
                 f"--soundfont {text}: give FILE, or SPLIT=FILE with one of {', '.join(SPLITS)}"
@@ -127,7 +127,9 @@ def read_soundfont(path: Path) -> SoundFont:
     if not path.is_file():
         raise CorpusError(f"there is no SoundFont {path}", kind="soundfont")
     try:
-        presets = read_presets(path.read_bytes())
+        content = path.read_bytes()
+        presets = read_presets(content)
+        with_zone_roots(content)  # what rendering will do
     except CorpusError as error:
         raise CorpusError(f"{path}: {error}", kind="soundfont") from None
     programs = sorted(program for bank, program in presets if bank == 0)

@@ -438,5 +438,5 @@ def test_roots_are_written_where_all_zones_of_a_sample_agree() -> None:
     piano = content.index(b"Piano Db3\0", headers)
     assert (content[piano + 40], changed[piano + 40]) == (60, 80)
     assert with_zone_roots(changed) == changed
-    with pytest.raises(CorpusError, match="not a SoundFont"):
+    with pytest.raises(CorpusError, match="not a whole SoundFont"):
         with_zone_roots(b"RIFF\x00\x00\x00\x00sfbk")

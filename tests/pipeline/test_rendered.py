@@ -18,12 +18,14 @@ from makers import COLUMNS, features, make_notes, same_store, write_midi
 
 from pipeline import rendered
 from pipeline.audio import PIECE_S
+from pipeline.base.console import Console
 from pipeline.base.errors import AudioError, CorpusError, UsageError
 from pipeline.corpora.compositions import overlap
 from pipeline.corpora.recordings import Recording, load_table
 from pipeline.corpora.soundfont import soundfont_path
 from pipeline.corpora.takes import PIANOS, Take, choose_takes, read_soundfont
 from pipeline.midi import Performance
+from pipeline.pairing import folder_table
 from pipeline.rendered import TAIL_S, render, rendered_header
 from pipeline.sounds import Rendered
 from pipeline.spectral import SAMPLE_RATE
@@ -218,10 +220,25 @@ def test_a_split_may_have_a_soundfont_of_its_own(tmp_path: Path) -> None:
     assert {Path(t.soundfont).name for t in both} == {"other.sf2", "TimGM6mb.sf2"}
 
 
+def with_samples(number: int) -> bytes:
+    """A SoundFont whose zones all name one sample."""
+    content = bytearray(soundfont_path().read_bytes())
+    place = content.index(b"igen") + 8
+    for at in range(place, content.index(b"shdr"), 4):
+        if content[at : at + 2] == b"\x35\0":
+            content[at + 2 : at + 4] = number.to_bytes(2, "little")
+    return bytes(content)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [(None, "there is no SoundFont"), (b"x" * 100, "not a SoundFont 2"),
-     (b"RIFF\0\0\0\0sfbk" + b"\0" * 40, "presets cannot be read")],
+     (b"RIFF\0\0\0\0sfbk" + b"\0" * 40, "presets cannot be read"),
+     (soundfont_path().read_bytes()[:3_000_000], "not a whole SoundFont 2: its presets"),
+     (soundfont_path().read_bytes()[:5_800_000], "not a whole SoundFont 2: its instruments"),
+     (soundfont_path().read_bytes()[:-1], "not a whole SoundFont 2: it is cut off"),
+     (with_samples(65_000), "a zone names a sample that is not there")],
+    ids=["missing", "junk", "empty", "half", "presets alone", "a byte less", "wild zones"],
 )  # fmt: skip
 def test_what_is_no_soundfont_is_said_before_anything_is_built(
     content: bytes | None, said: str, tmp_path: Path
@@ -231,6 +248,22 @@ def test_what_is_no_soundfont_is_said_before_anything_is_built(
         path.write_bytes(content)
     with pytest.raises(CorpusError, match=said):
         choose_takes(recordings("a"), [str(path)])
+
+
+def test_what_the_synthesiser_refuses_is_said_of_the_soundfont(tmp_path: Path) -> None:
+    path = tmp_path / "odd.sf2"
+    path.write_bytes(soundfont_path().read_bytes().replace(b"INFO", b"ODDS", 1))
+    (how,) = choose_takes(recordings("a"), [str(path)])
+    with pytest.raises(AudioError, match=r"odd\.sf2: the synthesiser cannot read it"):
+        heard(performance([(0.5, 1.5, 60, 90)]), how)
+
+
+def test_an_equals_sign_may_be_part_of_a_path(tmp_path: Path) -> None:
+    (tmp_path / "a=b").mkdir()
+    other = other_soundfont(tmp_path / "a=b")
+    for text in (str(other), f"train={other}"):
+        (how,) = choose_takes(recordings("a"), [text])
+        assert how.soundfont == str(other)
 
 
 def test_an_unknown_split_is_a_usage_error() -> None:
@@ -324,6 +357,64 @@ def test_the_table_of_a_folder_is_kept_and_can_be_corrected(
     assert table.read_bytes() == before
     rows = csv.DictReader(before.decode().splitlines())
     assert next(rows)["canonical_composer"] == "Bach"
+
+
+def test_midi_files_that_came_later_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_midi(tmp_path / "midi" / "a.mid", make_notes(9.0, 0))
+    table = proposed(tmp_path)
+    before = table.read_bytes()
+    assert proposed(tmp_path) == table
+    assert "not in it" not in capsys.readouterr().err
+    write_midi(tmp_path / "midi" / "new.mid", make_notes(9.0, 1))
+    assert proposed(tmp_path) == table
+    assert "not in it: 1 MIDI files (new.mid, …)" in capsys.readouterr().err
+    assert table.read_bytes() == before
+
+
+def proposed(folder: Path) -> Path:
+    return folder_table(folder / "midi", folder / "corpora", Console())
+
+
+def test_every_midi_file_of_a_folder_is_a_recording_under_its_own_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("a.mid", "a.midi", "a.MID", "c\N{NO-BREAK SPACE}d\N{IDEOGRAPHIC SPACE}e.mid")
+    for i, name in enumerate(names):
+        write_midi(tmp_path / "midi" / name, make_notes(9.0, i))
+    write_midi(tmp_path / "midi" / "empty.mid", [])
+    (tmp_path / "midi" / "Icon\r").touch()  # no recording, whatever it is called
+    found = {r.midi_path: r for r in load_table(proposed(tmp_path))}
+    assert set(found) == set(names)
+    assert {found[name].title for name in names[:3]} == {"a"}
+    assert [found[name].key for name in names[:2]] == ["a.mid", "a.midi"]
+    assert found[names[3]].key == Path(names[3]).stem
+    assert "left out: empty.mid [no-notes]" in capsys.readouterr().err
+
+
+def test_what_is_no_table_is_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "midi"
+    write_midi(folder / "a.mid", make_notes(9.0, 0))
+    (folder / "folder.csv").mkdir()
+    (folder / "gone.csv").symlink_to(tmp_path / "nowhere")
+    (folder / "line.csv").write_text("x" * 200_000)
+    (folder / "other.csv").write_text("a,b\n1,2\n")
+    os.mkfifo(folder / "pipe.csv")
+    assert proposed(tmp_path).parent == tmp_path / "corpora"
+
+
+def test_a_corpus_is_meant_by_its_name_and_a_folder_by_its_path(
+    midi_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "maestro").symlink_to(midi_folder)
+    monkeypatch.chdir(tmp_path)
+    done = features("build", "--corpus", "maestro", "--audio", "rendered", "--out", "out/features")
+    assert "the maestro corpus needs its folder" in done.stderr
+    done = features("build", "--corpus", "./maestro", "--out", "out/features")
+    assert done.returncode == 2
+    assert "./maestro is a folder: name its table (make-csv proposes one), or build" in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_a_table_uses_it(midi_folder: Path, tmp_path: Path) -> None:
