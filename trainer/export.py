@@ -24,6 +24,8 @@ KEPT = (
     "signature arm status config reads parameters leaks model_sha256 step best commit versions device"
 ).split()
 """Of the run's record, as it is."""
+TOLD = ("protocol", "split", "S", "ci95", "ci_kind", "queries", "chance", "seed")
+"""Of every score."""
 
 
 def export_run(run: Run, store: Store, out: Path, *, overwrite: bool = False) -> Path:
@@ -99,10 +101,7 @@ def _facts(run: Run, store: Store) -> dict[str, Any]:
             "recordings": store.record["recordings"],
             "segments": store.record["segments"],
         },
-        "scores": [
-            {k: s[k] for k in ("protocol", "split", "S", "ci95", "queries", "chance", "seed")}
-            for s in scores
-        ],
+        "scores": [{k: s[k] for k in TOLD} for s in scores],
     }
 
 
