@@ -178,4 +178,6 @@ def write_build_info(folder: Path, corpus: Corpus, job: Job) -> None:
         "python": platform.python_version(),
         "versions": versions,
     }
+    if corpus.takes is not None:
+        info["soundfonts"] = {t.sha256: t.soundfont for t in corpus.takes}
     write_json(folder / BUILD_INFO, info)

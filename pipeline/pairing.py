@@ -154,7 +154,7 @@ def folder_table(folder: Path, cache: Path, console: Console) -> Path:
     The proposal is made once, and can be corrected there; splits go by work. MIDI files that have
     come since are told, and not added: a table that somebody may have corrected is left as it is.
     """
-    own = [p for p in sorted(folder.glob("*.csv")) if _is_table(p)]
+    own = [p for p in sorted(folder.iterdir()) if p.suffix.lower() == ".csv" and _is_table(p)]
     if len(own) > 1:
         names = ", ".join(p.name for p in own)
         raise UsageError(f"{folder} holds {len(own)} corpus tables ({names}): name one of them")

@@ -20,6 +20,7 @@ from pipeline import rendered
 from pipeline.audio import PIECE_S
 from pipeline.base.console import Console
 from pipeline.base.errors import AudioError, CorpusError, UsageError
+from pipeline.base.files import sha256_file
 from pipeline.corpora.compositions import overlap
 from pipeline.corpora.recordings import Recording, load_table
 from pipeline.corpora.soundfont import soundfont_path
@@ -346,6 +347,10 @@ def test_another_soundfont_is_another_store(
     )  # fmt: skip
     assert found.name.rpartition("-")[0] == rendered_store.name.rpartition("-")[0]
     assert found != rendered_store
+    used = json.loads((found / "build.json").read_text())["soundfonts"]
+    assert used == {
+        sha256_file(path): str(path) for path in (soundfont_path(), tmp_path / "other.sf2")
+    }
 
 
 def test_the_table_of_a_folder_is_kept_and_can_be_corrected(
@@ -402,6 +407,8 @@ def test_what_is_no_table_is_passed_over(tmp_path: Path) -> None:
     (folder / "other.csv").write_text("a,b\n1,2\n")
     os.mkfifo(folder / "pipe.csv")
     assert proposed(tmp_path).parent == tmp_path / "corpora"
+    (folder / "OWN.CSV").write_text(",".join(COLUMNS))
+    assert proposed(tmp_path) == folder / "OWN.CSV"
 
 
 def test_a_corpus_is_meant_by_its_name_and_a_folder_by_its_path(
