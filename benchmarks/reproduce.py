@@ -155,8 +155,8 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
         steps.run("analyse", "xmodal-analyze", analysis, *looked_at, *flags)
     for name in tier.campaigns:  # and the floors, which found() reads
         given = _campaign(name, tier, store, out)
-        page = steps.run("report", "xmodal-sweep", "report", *given, "--floor", "all")["page"]
-        print(page)
+        floors = [word for name in tier.floors for word in ("--floor", name)]
+        print(steps.run("report", "xmodal-sweep", "report", *given, *floors)["page"])
     machine = {k: v for k, v in environment().items() if k in TOLD}
     result = found(sweeps, store, others, looked_at, tier, out)
     name, folder = f"reproduce-{arguments.tier}", arguments.results

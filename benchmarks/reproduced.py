@@ -62,7 +62,7 @@ def found(
     return {
         "tier": {"title": tier.title, "tiny": tier.tiny, "audio": tier.audio},
         "stores": {"trained_on": _store(store), "real": real and _store(real)},
-        "campaigns": [_campaign(sweep) for sweep in sweeps],
+        "campaigns": [_campaign(sweep, tier.floors) for sweep in sweeps],
         "real": real and _on_real(sweeps, store, real),
         "timbre": heard and {"seen": _seen(sweeps, heard), "store": _store(heard)},
         "analyses": _tables(out / "analyses", tier.analyses),
@@ -145,8 +145,8 @@ def _ledger(sweep: Sweep) -> list[dict[str, Any]]:
     return rows
 
 
-def _campaign(sweep: Sweep) -> dict[str, Any]:
-    boards = boards_of(sweep, ["all"])
+def _campaign(sweep: Sweep, floors: Sequence[str]) -> dict[str, Any]:
+    boards = boards_of(sweep, floors)
     return {
         "name": sweep.name,
         "title": sweep.title,

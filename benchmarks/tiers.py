@@ -30,6 +30,7 @@ class Tier:
     analysed : arms of the first campaign's first seed that every analysis looks at
     real : whether what was trained is scored on the recordings of a real piano, too
     on_real : analyses of these recordings
+    floors : training-free baselines beside the arms
     """
 
     title: str
@@ -41,6 +42,7 @@ class Tier:
     analyses: tuple[str, ...] = ("ablation", "similarity", "sensitivity")
     real: bool = True
     on_real: tuple[str, ...] = ()
+    floors: tuple[str, ...] = ("all",)
 
 
 TIERS = {
@@ -50,7 +52,9 @@ TIERS = {
         per_split={"train": 4, "validation": 5, "test": 5},
         tiny=True,
         analysed=("d0", "a4r"),
+        analyses=("ablation", "sensitivity"),
         real=False,
+        floors=("flux", "register"),
     ),
     "cpu": Tier(
         title="half an hour on two cores: small models, a part of the performances",
