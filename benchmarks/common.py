@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 RESULTS = Path(__file__).parent / "results"
-WRITTEN = (":!benchmarks/results", ":!docs/images")  # by benchmarks themselves
+WRITTEN = (
+    ":(top,exclude)benchmarks/results",
+    ":(top,exclude)docs/images",
+)  # by benchmarks themselves
 T = TypeVar("T")
 PACKAGES = ("numpy", "scipy", "numba", "librosa", "soxr", "zarr", "pyarrow", "torch")
 
@@ -92,7 +95,7 @@ def environment() -> dict[str, Any]:
             versions[package] = None
     return {
         "commit": _git("rev-parse", "HEAD"),
-        "clean": _git("status", "--porcelain", "-uno", "--", ".", *WRITTEN) == "",
+        "clean": _git("status", "--porcelain", "-uno", "--", ":/", *WRITTEN) == "",
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
         "load_before": os.getloadavg()[0],
