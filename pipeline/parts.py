@@ -23,7 +23,7 @@ from typing import Any
 
 from pipeline.base.config import digest
 from pipeline.base.errors import CorpusError, StoreError, UsageError
-from pipeline.base.files import FolderLock, read_json, write_json
+from pipeline.base.files import FolderLock, read_json, sweep_temporaries, write_json
 from pipeline.store.writer import JOURNAL
 
 FOLDER = ".parts"
@@ -129,8 +129,10 @@ class Presence:
                 # What failed now may work when the command is repeated.
                 _forget_failures(self.folder / FOLDER)
             self._here.__exit__()
-            if not parts_at_work(self.folder) and (self.abandoned or kind is None):
-                shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
+            if not parts_at_work(self.folder):
+                sweep_temporaries(self.folder)  # of parts that were killed while they wrote
+                if self.abandoned or kind is None:
+                    shutil.rmtree(self.folder / FOLDER, ignore_errors=True)
                 if self.abandoned:
                     empty(self.folder)
 

@@ -143,6 +143,16 @@ def test_a_recording_that_fails_once_is_tried_again(
     same(out / tiny_store.path.name, tiny_store.path)
 
 
+def test_what_a_killed_part_left_half_written_goes(
+    own_corpus: Path, tiny_store: Store, tmp_path: Path
+) -> None:
+    folder = tmp_path / tiny_store.path.name
+    (folder / ".build").mkdir(parents=True)
+    (folder / ".failures.parquet.123.456.tmp").write_bytes(b"PAR1")
+    build_quietly(corpus_of(own_corpus), tmp_path, part="1/1")
+    same(folder, tiny_store.path)
+
+
 @pytest.mark.parametrize("left", [".build", "store.json"])
 def test_a_folder_that_is_being_filled_or_emptied_is_not_foreign(
     left: str, tmp_path: Path, monkeypatch
