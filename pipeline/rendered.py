@@ -27,7 +27,7 @@ from pipeline.audio import PIECE_S, AudioHeader, Int16Array, to_int16
 from pipeline.base.errors import AudioError
 from pipeline.base.jit import kernel
 from pipeline.corpora.rendering import Performance as Struck
-from pipeline.corpora.rendering import sounding_ends
+from pipeline.corpora.rendering import shelf, sounding_ends
 from pipeline.corpora.soundfont import DULL_HZ, damper_of, synthesizer_of, tone_of
 from pipeline.corpora.takes import Take
 from pipeline.midi import Performance
@@ -133,7 +133,7 @@ def timbre_of(soundfont: str, sha256: str, program: int) -> Timbre:
 
 def impulse_response(take: Take) -> Float32:
     """Strings to recorder: distance, first reflections and decay of the room, colour, bandwidth."""
-    from scipy.signal import bilinear, butter, lfilter, sosfilt
+    from scipy.signal import butter, lfilter, sosfilt
 
     rng = np.random.default_rng([take.seed, 2**32])
     delay = round(take.delay_s * SAMPLE_RATE)
@@ -144,10 +144,7 @@ def impulse_response(take: Take) -> Float32:
     tail[0] = 1
     response = np.concatenate([np.zeros(delay), tail, np.zeros(256)])
     for corner_hz, low_db, high_db in ((250, take.bass_db, 0.0), (3_000, 0.0, take.treble_db)):
-        corner = 2 * np.pi * corner_hz
-        low, high = 10 ** (low_db / 20), 10 ** (high_db / 20)
-        # H(s) = (high s + low w) / (s + w): gain `low` at 0 Hz and `high` far above the corner
-        response = lfilter(*bilinear([high, low * corner], [1, corner], SAMPLE_RATE), response)
+        response = lfilter(*shelf(corner_hz, low_db, high_db, SAMPLE_RATE), response)
     low_pass = butter(4, take.bandwidth_hz, fs=SAMPLE_RATE, output="sos")
     response = sosfilt(low_pass, response)
     return np.asarray(response / np.sqrt(np.square(response).sum()), np.float32)

@@ -173,18 +173,28 @@ def wav_bytes(samples: NDArray[np.int16], sample_rate: int) -> bytes:
     return buffer.getvalue()
 
 
+def shelf(
+    corner_hz: float, low_db: float, high_db: float, sample_rate: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Numerator and denominator of a first-order shelf: ``low_db`` at 0 Hz, ``high_db`` far above."""
+    from scipy.signal import bilinear
+
+    corner = 2 * np.pi * corner_hz
+    low, high = 10 ** (low_db / 20), 10 ** (high_db / 20)
+    # H(s) = (high s + low w) / (s + w)
+    b, a = bilinear([high, low * corner], [1.0, corner], sample_rate)
+    return b, a
+
+
 def _equalise(x: NDArray[np.float32], studio: Studio) -> NDArray[np.float32]:
     """First-order shelves: gentle, minimum phase, no delay."""
-    from scipy.signal import bilinear, lfilter
+    from scipy.signal import lfilter
 
     for corner_hz, low_db, high_db in (
         (250.0, studio.bass_db, 0.0),
         (3000.0, 0.0, studio.treble_db),
     ):
-        corner = 2 * np.pi * corner_hz
-        low, high = 10 ** (low_db / 20), 10 ** (high_db / 20)
-        # H(s) = (high s + low w) / (s + w): gain `low` at 0 Hz and `high` far above the corner
-        b, a = bilinear([high, low * corner], [1.0, corner], studio.sample_rate)
+        b, a = shelf(corner_hz, low_db, high_db, studio.sample_rate)
         x = lfilter(b.astype(np.float32), a.astype(np.float32), x)
     return x
 
