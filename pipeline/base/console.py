@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -121,6 +123,9 @@ def run_command(console: Console, action: Callable[[], Any]) -> None:
     except XmodalError as error:
         if os.environ.get("XMODAL_DEBUG"):
             raise
+        if isinstance(error, Interrupted):  # the reads of zarr's that nobody waits for are no news
+            logging.getLogger("asyncio").disabled = True
+            warnings.simplefilter("ignore")
         _leave(console, error.kind, str(error), error.exit_code, error.details)
     except BrokenPipeError:  # whoever read our output has read enough: `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the last flush would complain

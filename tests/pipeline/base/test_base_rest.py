@@ -6,6 +6,8 @@ import dataclasses
 import json
 import pickle
 import signal
+import subprocess
+import sys
 import time
 from typing import Any, Literal
 
@@ -216,3 +218,23 @@ def test_what_stopping_broke_is_told_as_a_stop(inside: bool, capsys) -> None:
         run_command(Console(), action) if inside else outside()
     assert left.value.code == 75
     assert "stopped by SIGTERM; come back" in capsys.readouterr().err
+
+
+def test_a_stopped_command_says_nothing_of_reads_that_nobody_waits_for() -> None:
+    """What zarr's thread leaves unfinished, asyncio tells when the interpreter ends."""
+    code = (
+        "import asyncio\n"
+        "from pipeline.base.console import Console, run_command\n"
+        "from pipeline.base.errors import Interrupted\n"
+        "def action():\n"
+        "    loop = asyncio.new_event_loop()\n"
+        "    kept.append(loop.create_task(asyncio.sleep(60)))\n"
+        "    loop.call_soon(loop.stop)\n"
+        "    loop.run_forever()\n"
+        "    kept.append(asyncio.sleep(60))\n"
+        "    raise Interrupted('stopped; come back')\n"
+        "kept = []\n"
+        "run_command(Console(), action)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (75, "", "error: stopped; come back\n")
