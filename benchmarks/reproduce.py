@@ -10,12 +10,14 @@ pictures, analyses are left out, and floors that need librosa without it.
 
 Writes ``benchmarks/results/reproduce-<tier>.json`` (what was found: the same bytes on the same
 machine, however often and in however many pieces it ran), ``reproduce-<tier>-cost.json`` (what it
-took) and the campaign's page in the run folder. ``python -m benchmarks.tables`` fills docs/results.md.
+took; of a dry run ``-budget.json``: what it would take) and the campaign's page in the run folder.
+``python -m benchmarks.tables`` and ``python -m docs.result_figures`` fill docs/results.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 import os
@@ -28,12 +30,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from benchmarks.budget import budget
 from benchmarks.common import RESULTS, environment, write
 from benchmarks.corpora import VARIABLE
 from benchmarks.reproduced import arm_runs, costs, found, unscored
 from benchmarks.tiers import DESCRIPTORS, REAL, TABLE, TIERS, Tier, write_real_table, write_table
 from pipeline.base.errors import EXIT_RESUMABLE, XmodalError
 from pipeline.base.files import write_json
+from pipeline.corpora.recordings import load_table
 from trainer.campaign.manifest import read_campaign
 from trainer.campaign.plan import Sweep, plan_campaign
 
@@ -100,7 +104,9 @@ def main() -> None:
         "--jobs", type=int, help="runs side by side [default: cores, or 1 on a GPU]"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help="build the store, print the runs, and stop"
+        "--dry-run",
+        action="store_true",
+        help="build the store, print the runs and their budget, and stop",
     )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -123,13 +129,24 @@ def main() -> None:
 def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
     """The steps of a tier, in order."""
     out = arguments.out / arguments.tier
+    if tier.audio == "files" and not has_recordings(arguments.data):
+        print("there are no recordings: sound is rendered from the performances", file=sys.stderr)
+        tier = dataclasses.replace(tier, audio="rendered")
     store = built(tier, arguments.data, out, arguments.soundfont, steps)
     sweeps = [_sweep(name, tier, store, out) for name in tier.campaigns]
     if arguments.dry_run:
-        for name in tier.campaigns:
+        budgets = []
+        for name, sweep in zip(tier.campaigns, sweeps, strict=True):
             program = Path(sys.executable).parent / "xmodal-sweep"
             plan = [program, "plan", *_campaign(name, tier, store, out)]
             subprocess.run([str(word) for word in plan], check=True)
+            budgets.append(budget(sweep, store))
+            print(f"budget of {budgets[-1]['said']}", flush=True)
+        write(
+            f"reproduce-{arguments.tier}-budget",
+            {"environment": environment(), "campaigns": budgets},
+            arguments.results,
+        )
         return
     jobs = arguments.jobs or (1 if _has_gpu() else len(os.sched_getaffinity(0)))
     threads = [] if _has_gpu() else ["--threads", 1]  # sums are the same on any number of cores
@@ -169,15 +186,26 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
 
 def built(tier: Tier, data: Path, out: Path, soundfonts: list[str], steps: Steps) -> Path:
     """The store to train on."""
-    table = next((data / name for name in PERFORMANCES if (data / name).is_file()), None)
-    if table is None:
-        raise SystemExit(f"{data} has none of {', '.join(PERFORMANCES)}")
-    root = data / "maestro" if (data / "maestro").is_dir() else data
+    table, root = performances(data)
     if tier.audio == "files":
         return _build(["--corpus", "maestro", "--root", root], out, steps)
     own = write_table(table, root, tier, out / TABLE)
     sound = ["--audio", "rendered", *(x for font in soundfonts for x in ("--soundfont", font))]
     return _build(["--corpus", own, "--root", root, *sound], out, steps)
+
+
+def performances(data: Path) -> tuple[Path, Path]:
+    """The table in a folder of data, and the folder that its names are below."""
+    table = next((data / name for name in PERFORMANCES if (data / name).is_file()), None)
+    if table is None:
+        raise SystemExit(f"{data} has none of {', '.join(PERFORMANCES)}")
+    return table, data / "maestro" if (data / "maestro").is_dir() else data
+
+
+def has_recordings(data: Path) -> bool:
+    """Whether any recording of the table is there."""
+    table, root = performances(data)
+    return any((root / r.audio_path).is_file() for r in load_table(table))
 
 
 def heard(tier: Tier, arguments: argparse.Namespace, out: Path, steps: Steps) -> Path | None:

@@ -11,9 +11,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
-
 from benchmarks.common import command
+from benchmarks.ranks import rank_correlation
 from benchmarks.tiers import Tier
 from pipeline.base.config import to_plain
 from pipeline.base.errors import RunError
@@ -33,7 +32,6 @@ from trainer.records import file_name, read_scored, scores_due
 
 SIDES = ("a2m", "m2a")
 FULL_METRICS = ("S", "a2m R@1", "m2a R@1")
-DRAWS = 2_000
 FLOORS_ON_REAL = ("cqt", "flux")  # the two best; cqt is librosa's
 AGAINST = ("d0", *FLOORS_ON_REAL)
 COSTS = (
@@ -83,46 +81,6 @@ def costs(sweeps: Sequence[Sweep], store: Path) -> dict[str, Any]:
             for name, r in sorted(rows.items())
         },
     }
-
-
-def rank_correlation(pairs: Mapping[str, tuple[float, float]], seed: int = 0) -> dict[str, Any]:
-    """Spearman's between two scores of the same arms; its doubt by drawing the arms anew.
-
-    Returns
-    -------
-    ``{"arms", "spearman", "ci95", "p"}``: p is the share of orders at random that agree as well, the
-    one that is there counted among them. Of equal scores alone there is no order: all None.
-
-    The doubt is that of the choice of arms; each arm's own score is taken as it is.
-    """
-    x, y = np.array(list(pairs.values()), float).T
-    if len(set(x)) < 2 or len(set(y)) < 2:
-        return {"arms": sorted(pairs), "spearman": None, "ci95": None, "p": None}
-    rng = np.random.default_rng(seed)
-    value = _spearman(x, y)
-    drawn = []
-    for _ in range(DRAWS):
-        rows = rng.integers(len(x), size=len(x))
-        if len(set(x[rows])) > 1 and len(set(y[rows])) > 1:
-            drawn.append(_spearman(x[rows], y[rows]))
-    at_random = [_spearman(x, rng.permutation(y)) for _ in range(DRAWS)]
-    return {
-        "arms": sorted(pairs),
-        "spearman": round(value, 4),
-        "ci95": [round(float(q), 4) for q in np.quantile(drawn, [0.025, 0.975])],
-        "p": round((1 + sum(r >= value - 1e-12 for r in at_random)) / (1 + DRAWS), 4),
-    }
-
-
-def _spearman(x: Any, y: Any) -> float:
-    return float(np.corrcoef(_ranks(x), _ranks(y))[0, 1])
-
-
-def _ranks(values: Any) -> Any:
-    """Ranks from 0; equal values share their mean rank."""
-    below = (values[None] < values[:, None]).sum(axis=1)
-    equal = (values[None] == values[:, None]).sum(axis=1)
-    return below + (equal - 1) / 2
 
 
 def _store(path: Path) -> dict[str, Any]:

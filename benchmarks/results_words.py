@@ -11,6 +11,7 @@ from benchmarks.common import RESULTS
 from benchmarks.tiers import TIERS
 
 Data = dict[str, Any]
+IMAGES = RESULTS.parent.parent / "docs" / "images"
 NOT_YET = "Not yet measured."
 # Hours of one run, and what it ran on (recorded results 3.1 and 10; sources disagree, 14.8 and 14.9).
 REFERENCE_HOURS = {
@@ -44,7 +45,7 @@ def _tier(tier: str) -> str:
     data = known(tier)
     if data is None:
         return f"{NOT_YET} `python -m benchmarks.reproduce --tier {tier}` does it."
-    parts = [_about(data)]
+    parts = [_about(data), *_pictures(tier, "", "-order", "-real")]
     for campaign in data["campaigns"]:
         for board in campaign["boards"]:
             if board["split"] == "test":
@@ -54,6 +55,20 @@ def _tier(tier: str) -> str:
     if data["real"]:
         parts.append(_real(data, data["real"]))
     return "\n\n".join(parts)
+
+
+PICTURES = {
+    "": "arms and floors with their intervals",
+    "-order": "each arm's score over its recorded one",
+    "-real": "arms and floors on recordings of a real piano",
+    "-ablation": "what S loses when a descriptor is replaced",
+}
+
+
+def _pictures(tier: str, *kinds: str) -> list[str]:
+    """Those of a tier that docs/result_figures.py has drawn."""
+    files = [(kind, f"results-{tier}{kind}.png") for kind in kinds]
+    return [f"![{PICTURES[k]}](images/{name})" for k, name in files if (IMAGES / name).is_file()]
 
 
 def _about(data: Data) -> str:
@@ -120,7 +135,7 @@ def analyses() -> str:
         return NOT_YET
     tier = "gpu" if known("gpu") else "cpu"
     parts = [f"Of the tier `{tier}`, first seed, validation split: {', '.join(data['analysed'])}."]
-    return "\n\n".join([*parts, *_tables(data)])
+    return "\n\n".join([*parts, *_pictures(tier, "-ablation"), *_tables(data)])
 
 
 def _tables(data: Data, of: str = "analyses", where: str = "") -> list[str]:
@@ -141,7 +156,7 @@ def strong() -> str:
     data = known("strong")
     if data is None:
         return f"{NOT_YET} `python -m benchmarks.reproduce --tier strong` does it."
-    parts = [_about(data)]
+    parts = [_about(data), *_pictures("strong", "-real")]
     real = data["real"]
     if real:
         parts.append(_real(data, real))
@@ -154,7 +169,7 @@ def strong() -> str:
     if data.get("timbre"):
         parts.append(_timbre(data))
     on_real = _tables(data, "analyses_on_real", ", a real piano")
-    return "\n\n".join([*parts, *_tables(data), *on_real])
+    return "\n\n".join([*parts, *_pictures("strong", "-ablation"), *_tables(data), *on_real])
 
 
 def _timbre(data: Data) -> str:
@@ -259,7 +274,13 @@ def costs() -> str:
 def not_run() -> str:
     """Tiers without a result."""
     names = [tier for tier in (*TIERS_SHOWN, "full") if known(tier) is None]
-    return "\n".join(f"* `{name}`: {TIERS[name].title}" for name in names) or "Every tier was run."
+    lines = []
+    for name in names:
+        lines.append(f"* `{name}`: {TIERS[name].title}.")
+        if (RESULTS / f"reproduce-{name}-budget.json").is_file():
+            budgets = load(f"reproduce-{name}-budget")["campaigns"]
+            lines += [f"  * {found['said']}" for found in budgets]
+    return "\n".join(lines) or "Every tier was run."
 
 
 def _minutes(seconds: float) -> str:

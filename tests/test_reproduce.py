@@ -17,8 +17,8 @@ from scipy.stats import spearmanr
 
 pytest.importorskip("benchmarks.reproduce")
 
-from benchmarks.reproduce import Later, Steps
-from benchmarks.reproduced import rank_correlation
+from benchmarks.ranks import rank_correlation
+from benchmarks.reproduce import Later, Steps, has_recordings
 from benchmarks.tiers import TIERS, Tier, write_table
 from pipeline.base.errors import CorpusError
 from pipeline.corpora.recordings import load_table
@@ -79,6 +79,16 @@ def test_in_pieces_and_at_once_it_gives_the_same_bytes(tmp_path: Path) -> None:
     cost = json.loads((tmp_path / "ra/reproduce-smoke-cost.json").read_text(encoding="utf-8"))
     assert set(cost["steps"]) == {"build", "train", "analyse", "report"}  # runs are scored already
     assert len(cost["runs"]) == 3
+    dry = reproduce(*common, "--out", tmp_path / "a", "--results", tmp_path / "ra", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    told = json.loads((tmp_path / "ra/reproduce-smoke-budget.json").read_text(encoding="utf-8"))
+    (campaign,) = told["campaigns"]
+    assert (campaign["runs"], campaign["updates"]) == (
+        3,
+        sum(r["updates"] for r in cost["runs"].values()),
+    )
+    assert campaign["operations"] > 1e9
+    assert campaign["said"] in dry.stdout
 
 
 def _check_result(result: dict[str, Any]) -> None:
@@ -108,6 +118,9 @@ def test_a_tier_takes_many_works_before_many_performances(tmp_path: Path) -> Non
     more = Tier(title="", campaigns=(), per_split={"train": 1, "validation": 1, "test": 9})
     with pytest.raises(CorpusError, match=r"4 test recordings .* fewer than 9"):
         write_table(source, midi, more, tmp_path / "y.csv")
+    assert not has_recordings(tmp_path)
+    (midi / "2018/test-1.wav").touch()
+    assert has_recordings(tmp_path)
     (midi / "2018/test-0.midi").unlink()
     all_of = Tier(title="", campaigns=())
     assert len(load_table(write_table(source, midi, all_of, tmp_path / "z.csv"))) == 11
