@@ -17,6 +17,7 @@ took; of a dry run ``-budget.json``: what it would take) and the campaign's page
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import dataclasses
 import importlib.util
 import json
@@ -25,6 +26,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import FrameType
@@ -55,6 +57,7 @@ class Steps:
     def __init__(self, minutes: float | None) -> None:
         self.end = None if minutes is None else time.monotonic() + 60 * minutes
         self.took: dict[str, float] = {}
+        self.lock = threading.Lock()
 
     def run(self, name: str, program: str, *arguments: object) -> Any:
         """The JSON answer of a command."""
@@ -71,12 +74,31 @@ class Steps:
             process.communicate()
             raise Later from None
         finally:
-            self.took[name] = self.took.get(name, 0.0) + time.monotonic() - began
+            with self.lock:
+                self.took[name] = self.took.get(name, 0.0) + time.monotonic() - began
         if process.returncode == EXIT_RESUMABLE:
             raise Later
         if process.returncode:
             raise SystemExit(process.returncode)
         return json.loads(answer) if answer.strip() else {}
+
+    def run_all(self, name: str, program: str, several: list[list[object]], jobs: int) -> None:
+        """The same command with several lists of arguments, ``jobs`` at a time.
+
+        The first that ends otherwise than well lets none begin after it. Time is wall time.
+        """
+        began, before = time.monotonic(), self.took.get(name, 0.0)
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            futures = [pool.submit(self.run, name, program, *given) for given in several]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            finally:
+                if several:
+                    self.took[name] = before + time.monotonic() - began
 
     def _left(self) -> float | None:
         if self.end is None:
@@ -156,11 +178,15 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
     runs = {run.folder: sweep.path(run) for sweep in sweeps for run in sweep.runs}
     real = real_store(arguments.data, out, steps) if tier.real else None
     others = [s for s in (real, heard(tier, arguments, out, steps)) if s is not None]
-    for path in runs.values():
-        for on in (store, *others):
-            for asked in unscored(path, on):
-                given = [path, "--split", "test", "--store", on, *asked]
-                steps.run("score", "xmodal-evaluate", *given)
+    for on in (store, *others):
+        due = [
+            [path, "--split", "test", "--store", on, *asked]
+            for path in runs.values()
+            for asked in unscored(path, on)
+        ]
+        for given in due[:1]:  # what all share is made once
+            steps.run("score", "xmodal-evaluate", *given)
+        steps.run_all("score", "xmodal-evaluate", due[1:], 1 if _has_gpu() else jobs)
     looked_at = [paths[0] for arm, paths in arm_runs(sweeps[:1]).items() if arm in tier.analysed]
     drawn = importlib.util.find_spec("matplotlib") is not None
     if not drawn:

@@ -182,6 +182,22 @@ def test_a_stop_leaves_no_command_behind(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
+def test_several_commands_go_side_by_side_and_none_begins_after_a_failure(tmp_path: Path) -> None:
+    touch = "import sys; open(sys.argv[1], 'w').close()"
+    every: list[list[object]] = [["-c", touch, tmp_path / f"{i}"] for i in range(4)]
+    steps = Steps(None)
+    steps.run_all("score", "python", every, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["0", "1", "2", "3"]
+    after: list[list[object]] = [["-c", touch, tmp_path / f"after-{i}"] for i in range(40)]
+    with pytest.raises(SystemExit) as left:
+        steps.run_all("score", "python", [["-c", "raise SystemExit(3)"], *after], 1)
+    assert left.value.code == 3
+    assert len(list(tmp_path.glob("after-*"))) < 5
+    with pytest.raises(Later):
+        Steps(0.0).run_all("score", "python", every, 2)
+    steps.run_all("score", "python", [], 2)
+
+
 def test_without_data_it_says_so(tmp_path: Path) -> None:
     done = reproduce("--tier", "smoke", "--data", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == 1

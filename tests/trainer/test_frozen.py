@@ -11,7 +11,7 @@ import pytest
 import torch
 from trainer_fakes import run_config
 
-from trainer.attention import dropping_attention, fused_attention
+from trainer.attention import Attention, ScoreBias, dropping_attention, fused_attention
 from trainer.cache import ResidentStore
 from trainer.dropout import Dropout, dropout
 from trainer.embed import embed_split
@@ -114,6 +114,9 @@ def test_dropout_drops_what_it_should():
     torch.manual_seed(1)
     assert torch.equal(dropout(x, 0.1), y)
     assert float(dropout(x, 1.0).abs().max()) == 0
+    state = torch.get_rng_state()
+    assert dropout(x, 0.0) is x
+    assert torch.equal(torch.get_rng_state(), state)
     layer = Dropout(0.5)
     assert torch.equal(layer.eval()(x), x)
     assert not torch.equal(layer.train()(x), x)
@@ -128,3 +131,21 @@ def test_attention_written_out_is_torchs(store):
         torch.testing.assert_close(dropping_attention(q, k, v, mask, 0.0, 0.3), wanted)
         many = torch.stack([dropping_attention(q, k, v, mask, 0.3, 0.3) for _ in range(4000)])
         assert float((many.mean(dim=0) - wanted).abs().max()) < 0.08
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_in_bfloat16_is_that_of_float32_rounded(padded: bool) -> None:
+    torch.manual_seed(3)
+    attention = Attention(32, 4, 0.0)
+    x = torch.randn(2, 9, 32, requires_grad=True)
+    padding = torch.arange(9) >= torch.tensor([9, 5])[:, None] if padded else None
+    bias = ScoreBias(0.3 * torch.randn(2, 4, 9, 6), torch.randn(2, 4, 9, 6))
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = attention.within(x, padding, bias, None)
+        (gradient,) = torch.autograd.grad(y.float().square().sum(), x)
+        found.append((y.float(), gradient))
+    (wanted, slope), (y, gradient) = found
+    torch.testing.assert_close(y, wanted, rtol=0, atol=0.03 * float(wanted.std()))
+    torch.testing.assert_close(gradient, slope, rtol=0, atol=0.1 * float(slope.std()))
