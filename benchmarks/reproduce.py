@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -26,8 +27,8 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -57,13 +58,37 @@ class Steps:
     def __init__(self, minutes: float | None) -> None:
         self.end = None if minutes is None else time.monotonic() + 60 * minutes
         self.took: dict[str, float] = {}
-        self.lock = threading.Lock()
 
     def run(self, name: str, program: str, *arguments: object) -> Any:
         """The JSON answer of a command."""
+        with self._timed(name):
+            return self._answer(program, *arguments)
+
+    def run_all(self, name: str, program: str, several: list[list[object]], jobs: int) -> None:
+        """The same command with several lists of arguments, ``jobs`` at a time.
+
+        The first that ends otherwise than well lets none begin after it.
+        """
+        with self._timed(name), concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+            futures = [pool.submit(self._answer, program, *given) for given in several]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.took[name] = self.took.get(name, 0.0) + time.monotonic() - began
+
+    def _answer(self, program: str, *arguments: object) -> Any:
         path = Path(sys.executable).parent / program
         left = self._left()  # nothing is begun that nobody would wait for
-        began = time.monotonic()
         process = subprocess.Popen(
             [str(path), *map(str, arguments), "--json"], stdout=subprocess.PIPE, text=True
         )
@@ -73,32 +98,11 @@ class Steps:
             process.send_signal(signal.SIGTERM)
             process.communicate()
             raise Later from None
-        finally:
-            with self.lock:
-                self.took[name] = self.took.get(name, 0.0) + time.monotonic() - began
         if process.returncode == EXIT_RESUMABLE:
             raise Later
         if process.returncode:
             raise SystemExit(process.returncode)
         return json.loads(answer) if answer.strip() else {}
-
-    def run_all(self, name: str, program: str, several: list[list[object]], jobs: int) -> None:
-        """The same command with several lists of arguments, ``jobs`` at a time.
-
-        The first that ends otherwise than well lets none begin after it. Time is wall time.
-        """
-        began, before = time.monotonic(), self.took.get(name, 0.0)
-        with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-            futures = [pool.submit(self.run, name, program, *given) for given in several]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-            finally:
-                if several:
-                    self.took[name] = before + time.monotonic() - began
 
     def _left(self) -> float | None:
         if self.end is None:
@@ -184,9 +188,8 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
             for path in runs.values()
             for asked in unscored(path, on)
         ]
-        for given in due[:1]:  # what all share is made once
-            steps.run("score", "xmodal-evaluate", *given)
-        steps.run_all("score", "xmodal-evaluate", due[1:], 1 if _has_gpu() else jobs)
+        for some in filter(None, (due[:1], due[1:])):  # what all share is made once, by the first
+            steps.run_all("score", "xmodal-evaluate", some, 1 if _has_gpu() else jobs)
     looked_at = [paths[0] for arm, paths in arm_runs(sweeps[:1]).items() if arm in tier.analysed]
     drawn = importlib.util.find_spec("matplotlib") is not None
     if not drawn:

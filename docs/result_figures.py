@@ -18,9 +18,10 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
-IMAGES = Path(__file__).parent / "images"
-INK, FAINT, WARM, COOL = "#1b2733", "#9aa5b1", "#c2542d", "#2f6f8f"
+from benchmarks.common import RESULTS
+from docs.figures import FAINT, IMAGES, INK, WARM
+
+COOL = "#2f6f8f"
 Data = Mapping[str, Any]
 
 

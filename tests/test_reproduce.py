@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,12 +17,14 @@ from scipy.stats import spearmanr
 
 pytest.importorskip("benchmarks.reproduce")
 
+from benchmarks.budget import PEAK
 from benchmarks.ranks import rank_correlation
 from benchmarks.reproduce import Later, Steps, has_recordings
 from benchmarks.tiers import TIERS, Tier, write_table
 from pipeline.base.errors import CorpusError
 from pipeline.corpora.recordings import load_table
 from trainer.campaign.manifest import read_campaign
+from trainer.config import Precision
 
 ROOT = Path(__file__).parent.parent
 
@@ -196,6 +198,11 @@ def test_several_commands_go_side_by_side_and_none_begins_after_a_failure(tmp_pa
     with pytest.raises(Later):
         Steps(0.0).run_all("score", "python", every, 2)
     steps.run_all("score", "python", [], 2)
+
+
+def test_a_budget_knows_the_rate_of_every_precision() -> None:
+    assert set(PEAK) == set(get_args(Precision))
+    assert PEAK["bf16"] > PEAK["tf32"] > PEAK["fp32"]
 
 
 def test_without_data_it_says_so(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from torch import Tensor, nn
 
 from trainer.dropout import dropout
 
+FEW_SCORES = 512 * 512  # a head and segment: a matrix of so many is no matter for memory
+
 
 class Packing:
     """Padded ``[B, T, C]`` ↔ the real tokens alone, ``[P, C]``."""
@@ -146,8 +148,10 @@ class Attention(nn.Module):
             v_BHUE = F.pad(v_BHUE, (0, right_BHUR.shape[-1]))
         visible = None if padding_BU is None else visible_keys(padding_BU)
         dropped = self.dropout if self.training else 0.0
-        # On a CPU no fused kernel runs with dropout, and the one for bfloat16 is the slower.
-        apart = q_BHTE.device.type == "cpu" and (dropped or q_BHTE.dtype == torch.bfloat16)
+        # On a CPU no fused kernel runs with dropout, and bfloat16's is slower where tokens are few.
+        few = q_BHTE.shape[-2] * k_BHUE.shape[-2] <= FEW_SCORES
+        slow = few and q_BHTE.dtype == torch.bfloat16
+        apart = q_BHTE.device.type == "cpu" and (dropped or slow)
         attend = dropping_attention if apart else fused_attention
         out_BHTE = attend(q_BHTE, k_BHUE, v_BHUE, visible, dropped, 1 / math.sqrt(channels))
         return out_BHTE[..., :channels].transpose(1, 2).flatten(2)
