@@ -92,6 +92,7 @@ class MidiConfig:
     sees any time (method §9.2): ``absent`` with positions ``index``; the corrected setting is
     ``given`` with positions ``seconds``, sinusoids of the onset. ``touch``: in training all velocities
     of a segment are multiplied by a factor between 1/touch and touch, drawn anew; 1 leaves them.
+    ``clock_s``: in training all onsets of a segment move by up to that many seconds, either way.
     """
 
     pitch_width: int
@@ -102,6 +103,7 @@ class MidiConfig:
     transformer: TransformerConfig
     pool: Choice
     touch: float = 1.0
+    clock_s: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,8 +34,13 @@ from trainer.config import (
     TransformerConfig,
 )
 
-# The corrected pool keeps time: 16 parts of a quarter of a second.
-SLOTS = 16
+# The corrected pool keeps time: 64 parts of 62.5 ms, with eight numbers each in the embedding.
+SLOTS, EMBEDDING = 64, 512
+# In training other recorders, touch and clocks (trainer.encoders.variation). Without the clocks, parts
+# this short take a recording whose notes are 60 ms off for other music.
+RECORDERS = {"level_db": 12.0, "colour_db": 4.0, "noise": 0.18}
+TOUCH, CLOCK_S = 1.5, 0.03
+MEL = {"strides": [2, 1]}  # a token every 43 ms
 # out channels, kernel, stride, padding (method §4.1; 40 samples a token)
 PAPER_CNN = [[512, 10, 5, 0], [512, 3, 2, 1], [512, 3, 2, 1], [1024, 3, 2, 1]]
 # The same shape, eight times narrower and at 512 samples a token, so that a CPU can run it.
@@ -44,12 +49,12 @@ TINY_CNN = [[64, 16, 8, 4], [64, 8, 4, 2], [64, 8, 4, 2], [128, 8, 4, 4]]
 # Options of front ends that have no defaults, for runs that choose another than the preset's.
 FRONTEND_OPTIONS: dict[Size, dict[str, dict[str, Any]]] = {
     "base": {
-        "mel": {"strides": [2, 1]},
+        "mel": MEL,
         "wave": {"layers": PAPER_CNN, "groups": 32},
         "wave-frozen": {"layers": PAPER_CNN, "groups": 32},
     },
     "tiny": {
-        "mel": {"strides": [2, 2]},
+        "mel": MEL,
         "wave": {"layers": TINY_CNN, "groups": 32},
         "wave-frozen": {"layers": TINY_CNN, "groups": 32},
     },
@@ -176,7 +181,7 @@ def _paper_tiny(seed: int) -> RunConfig:
 
 def _sound(
     seed: int, size: Size, audio_width: int, midi_width: int, heads: int, layers: int,
-    mel_strides: list[int], lr: float, warmup: int, budget: BudgetConfig, precision: Precision,
+    lr: float, warmup: int, budget: BudgetConfig, precision: Precision,
 ) -> RunConfig:  # fmt: skip
     def transformer(width: int) -> TransformerConfig:
         return TransformerConfig(
@@ -203,7 +208,7 @@ def _sound(
         seed=seed,
         pairs=(),
         audio=AudioConfig(
-            frontend=Choice(name="mel", options={"strides": mel_strides}),
+            frontend=Choice(name="mel", options={**MEL, **RECORDERS}),
             positions=seconds,
             transformer=transformer(audio_width),
             pool=Choice(name="slots", options={"slots": SLOTS}),
@@ -216,8 +221,10 @@ def _sound(
             positions=seconds,
             transformer=transformer(midi_width),
             pool=Choice(name="slots", options={"slots": SLOTS}),
+            touch=TOUCH,
+            clock_s=CLOCK_S,
         ),
-        head=HeadConfig(hidden=(), embedding=256, slots=SLOTS),
+        head=HeadConfig(hidden=(), embedding=EMBEDDING, slots=SLOTS),
         mechanisms=MechanismsConfig(
             heads=heads, dropout=0.0, key_padding="present", pooled="companion"
         ),
@@ -237,13 +244,13 @@ def _sound(
 
 
 def _sound_base(seed: int) -> RunConfig:
-    budget = BudgetConfig(epochs=30, batches_per_epoch=500, batch_size=128)
-    return _sound(seed, "base", 1024, 512, 8, 4, [2, 1], 3e-4, 500, budget, "bf16")
+    budget = BudgetConfig(epochs=30, batches_per_epoch=500, batch_size=128, per_recording=16)
+    return _sound(seed, "base", 1024, 512, 8, 4, 3e-4, 500, budget, "bf16")
 
 
 def _sound_tiny(seed: int) -> RunConfig:
-    budget = BudgetConfig(epochs=3, batches_per_epoch=50, batch_size=64)
-    return _sound(seed, "tiny", 128, 128, 4, 2, [2, 2], 1e-3, 25, budget, "fp32")
+    budget = BudgetConfig(epochs=3, batches_per_epoch=50, batch_size=64, per_recording=16)
+    return _sound(seed, "tiny", 128, 128, 4, 2, 1e-3, 25, budget, "fp32")
 
 
 _PRESETS: dict[tuple[Preset, Size], Callable[[int], RunConfig]] = {

@@ -175,6 +175,8 @@ def _check_rest(config: RunConfig) -> None:
         raise ConfigError(f"seed = {config.seed}: must be from 0 to 2^63 - 1")
     if config.midi.touch < 1:
         raise ConfigError(f"midi.touch = {config.midi.touch}: a factor of at least 1 (1: none)")
+    if config.midi.clock_s < 0:
+        raise ConfigError(f"midi.clock_s = {config.midi.clock_s}: seconds, at least 0 (0: none)")
     for name in ("epochs", "batches_per_epoch", "per_recording"):
         if getattr(budget, name) < 1:
             raise ConfigError(f"budget.{name} = {getattr(budget, name)}: must be at least 1")

@@ -149,7 +149,7 @@ def request_of(store, monkeypatch, tmp_path):
 
 
 def score(audio: np.ndarray, midi: np.ndarray, resident: Any) -> dict[str, float]:
-    assert audio.shape == midi.shape == (len(resident), 256)
+    assert audio.shape == midi.shape == (len(resident), 512)
     assert resident.split == "validation"
     return {"S": 0.5}
 

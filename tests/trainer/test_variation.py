@@ -1,4 +1,4 @@
-"""What training varies: recorders and touch; in evaluation nothing changes."""
+"""What training varies: recorders, touch and clocks; in evaluation nothing changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from pipeline.base.errors import ConfigError
 from pipeline.descriptors.mel import Mel
 from trainer.batch import Batch
-from trainer.encoders.variation import other_recorder, other_touch
+from trainer.encoders.variation import other_clock, other_recorder, other_touch
 from trainer.model import build_model
 
 GAIN = Mel.config.gain
@@ -29,16 +29,16 @@ def rms(mel: torch.Tensor) -> torch.Tensor:
 def test_the_level_changes_by_what_is_said():
     mel = segments()
     torch.manual_seed(0)
-    change = 20 * torch.log10(rms(other_recorder(mel, 12.0, 0.0, -200.0)) / rms(mel))
+    change = 20 * torch.log10(rms(other_recorder(mel, 12.0, 0.0, 0.0)) / rms(mel))
     assert change.abs().max() <= 12.01
     assert change.std() > 4
-    torch.testing.assert_close(other_recorder(mel, 0.0, 0.0, -200.0), mel, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(other_recorder(mel, 0.0, 0.0, 0.0), mel, atol=1e-5, rtol=1e-5)
 
 
 def test_colour_is_a_smooth_curve_over_the_bands_and_the_same_at_all_times():
     mel = torch.log1p(torch.expm1(segments()) + 1.0)  # nothing so soft that rounding is heard
     torch.manual_seed(0)
-    heard = torch.expm1(other_recorder(mel, 0.0, 4.0, -200.0)) / torch.expm1(mel)
+    heard = torch.expm1(other_recorder(mel, 0.0, 4.0, 0.0)) / torch.expm1(mel)
     db = 20 * torch.log10(heard)
     torch.testing.assert_close(db[:, 0], db[:, 100], atol=1e-2, rtol=0)
     curve = db[:, 50]
@@ -50,7 +50,7 @@ def test_noise_is_that_much_below_the_segment():
     silent_bands = segments()
     silent_bands[:, :, 48:] = 0
     torch.manual_seed(0)
-    noisy = other_recorder(silent_bands, 0.0, 0.0, -10.0)
+    noisy = other_recorder(silent_bands, 0.0, 0.0, 0.316)
     noise = (torch.expm1(noisy[:, :, 48:]) / GAIN).square().mean(dim=(1, 2)).sqrt()
     db = 20 * torch.log10(noise / rms(silent_bands))
     assert -50.5 < db.min() < -40
@@ -71,9 +71,41 @@ def test_touch_is_one_factor_a_segment():
     torch.testing.assert_close((changed / velocity)[::2, 2], factor[::2], atol=0.02, rtol=0)
 
 
+def test_a_clock_moves_all_notes_of_a_segment_alike():
+    onset = torch.tensor([[-0.5, 0.25, 3.0], [0.0, 1.0, -1.0]]).repeat(100, 1)
+    torch.manual_seed(0)
+    moved = other_clock(onset, 0.06) - onset
+    torch.testing.assert_close(moved, moved[:, :1].expand_as(moved), atol=1e-6, rtol=0)
+    assert -0.06 <= moved.min() < -0.055
+    assert 0.055 < moved.max() <= 0.06
+    assert moved[:, 0].unique().numel() > 150
+
+
+@pytest.mark.parametrize(
+    ("setting", "side"), [({"touch": 1.5}, 1), ({"clock_s": 0.06}, 1), ({"noise": 0.2}, 0),
+        ({"level_db": 6.0}, 0),
+        ({"colour_db": 6.0}, 0),]
+)
+def test_each_variation_reaches_its_own_encoder(make_config, store, setting, side):
+    from trainer.cache import ResidentStore
+
+    off = {"touch": 1.0, "clock_s": 0.0}, {"noise": 0.0, "level_db": 0.0, "colour_db": 0.0}
+    midi = {**off[0], **(setting if side else {})}
+    options = {**off[1], **({} if side else setting)}
+    config = make_config("sound", "d0", midi=midi, audio={"frontend": {"options": options}})
+    batch = ResidentStore(store, "train", ["mel"]).batch([0, 1, 2])
+    model = build_model(config).train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    first, second = model(batch), model(batch)
+    assert (first[side] - second[side]).abs().max() > 1e-4
+    torch.testing.assert_close(first[1 - side], second[1 - side])
+
+
 VARIED = {
-    "audio": {"frontend": {"options": {"level_db": 12.0, "colour_db": 4.0, "noise_db": -15.0}}},
-    "midi": {"touch": 1.5},
+    "audio": {"frontend": {"options": {"level_db": 12.0, "colour_db": 4.0, "noise": 0.18}}},
+    "midi": {"touch": 1.5, "clock_s": 0.06},
 }
 
 
@@ -102,14 +134,9 @@ def test_training_varies_and_evaluation_does_not(make_config, store):
     torch.testing.assert_close(varied(batch), first)
 
 
-def test_a_level_that_nothing_would_vary_is_refused(make_config):
-    half = {"audio": {"frontend": {"options": {"level_db": 12.0}}}}
-    with pytest.raises(ConfigError, match="noise_db"):
-        build_model(make_config("sound", "d0", **half))
-
-
-def test_a_factor_below_one_is_refused(make_config):
+@pytest.mark.parametrize(("name", "value"), [("touch", 0.5), ("clock_s", -0.1)])
+def test_variations_that_mean_nothing_are_refused(make_config, name, value):
     config = make_config("sound", "d0")
-    wrong = dataclasses.replace(config, midi=dataclasses.replace(config.midi, touch=0.5))
-    with pytest.raises(ConfigError, match=r"midi\.touch"):
+    wrong = dataclasses.replace(config, midi=dataclasses.replace(config.midi, **{name: value}))
+    with pytest.raises(ConfigError, match=rf"midi\.{name}"):
         build_model(wrong)

@@ -135,8 +135,8 @@ class MelOptions:
     never depends on its batch mates), nor of the segment: taking each band's mean away was tried and
     costs about half the score, since a sustained note is then nearly gone.
 
-    With ``noise_db``, every segment of a training batch is heard through a recorder of its own
-    (:func:`~trainer.encoders.variation.other_recorder`, which says what the three numbers mean).
+    With ``level_db``, ``colour_db`` or ``noise``, every segment of a training batch is heard through a
+    recorder of its own (:func:`~trainer.encoders.variation.other_recorder` says what the three mean).
     """
 
     strides: tuple[int, ...]
@@ -146,7 +146,7 @@ class MelOptions:
     std: float = 0.4
     level_db: float = 0.0
     colour_db: float = 0.0
-    noise_db: float | None = None
+    noise: float = 0.0
 
 
 @FRONTENDS.register("mel")
@@ -158,8 +158,7 @@ class MelConvolution(Frontend):
 
     def __init__(self, width: int, options: MelOptions) -> None:
         super().__init__(width, options)
-        if options.noise_db is None and (options.level_db or options.colour_db):
-            raise ConfigError("level_db and colour_db vary together with noise_db: give it, too")
+        self.varied = any((options.level_db, options.colour_db, options.noise))
         self.mean, self.std = options.mean, options.std
         self.options = options
         self.stride = math.prod(options.strides)
@@ -173,8 +172,8 @@ class MelConvolution(Frontend):
     def forward(self, batch: Batch) -> Tokens:
         """``mel`` of the batch ``[B, 188, 96]`` → a token at every ``stride``-th frame."""
         mel_BFM, o = batch.arrays["mel"], self.options
-        if self.training and o.noise_db is not None:
-            mel_BFM = other_recorder(mel_BFM, o.level_db, o.colour_db, o.noise_db)
+        if self.training and self.varied:
+            mel_BFM = other_recorder(mel_BFM, o.level_db, o.colour_db, o.noise)
         x_BCT = ((mel_BFM - self.mean) / self.std).transpose(1, 2)
         for convolution in self.convolutions:
             x_BCT = F.gelu(convolution(x_BCT))

@@ -17,7 +17,7 @@ from trainer.encoders.flow import Guest, encode
 from trainer.encoders.pooling import POOLS
 from trainer.encoders.positions import POSITIONS, SecondsOptions, Sinusoids
 from trainer.encoders.transformer import Transformer
-from trainer.encoders.variation import other_touch
+from trainer.encoders.variation import other_clock, other_touch
 
 PITCHES = VELOCITIES = 128
 DURATION_BUCKETS = 32
@@ -72,6 +72,7 @@ class MidiEncoder(nn.Module):
     def __init__(self, config: MidiConfig) -> None:
         super().__init__()
         self.notes = NoteEmbedding(config)
+        self.clock_s = config.clock_s
         code = POSITIONS.get(config.positions.name)
         self.positions = code(
             config.transformer.width,
@@ -84,8 +85,9 @@ class MidiEncoder(nn.Module):
 
     def forward(self, batch: Batch, guests: Sequence[Guest] = ()) -> Tensor:
         """Pooled features ``[B, width]`` (before the head)."""
-        tokens = Tokens(
-            x_BTC=self.notes(batch), time_BT=batch.onset_BN, padding_BT=batch.padding_BN
-        )
+        x_BTC, onset_BN = self.notes(batch), batch.onset_BN
+        if self.training and self.clock_s:
+            onset_BN = other_clock(onset_BN, self.clock_s)
+        tokens = Tokens(x_BTC=x_BTC, time_BT=onset_BN, padding_BT=batch.padding_BN)
         tokens = encode(batch, tokens, self.positions, self.transformer, guests)
         return self.pool(tokens)
