@@ -82,9 +82,14 @@ def test_a_clock_moves_all_notes_of_a_segment_alike():
 
 
 @pytest.mark.parametrize(
-    ("setting", "side"), [({"touch": 1.5}, 1), ({"clock_s": 0.06}, 1), ({"noise": 0.2}, 0),
+    ("setting", "side"),
+    [
+        ({"touch": 1.5}, 1),
+        ({"clock_s": 0.06}, 1),
+        ({"noise": 0.2}, 0),
         ({"level_db": 6.0}, 0),
-        ({"colour_db": 6.0}, 0),]
+        ({"colour_db": 6.0}, 0),
+    ],
 )
 def test_each_variation_reaches_its_own_encoder(make_config, store, setting, side):
     from trainer.cache import ResidentStore
