@@ -3,7 +3,7 @@
 ``paper`` takes the first setting of every declared pair (the reference, defects included), ``sound``
 the second (the corrected one). ``base`` has the paper's widths, ``tiny`` trains on a CPU.
 
-Budgets (epochs × batches × batch size)
+Budgets (epochs × batches × batch size; ``sound``: groups of 16 of one recording)
     ======  =====================  ====================
     size    paper                  sound
     ======  =====================  ====================
