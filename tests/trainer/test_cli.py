@@ -170,7 +170,7 @@ def test_evaluate_scores_the_test_split_and_saves_embeddings(
     assert {"composer", "title", "composition"} <= set(table.column_names)
     for side in ("audio", "midi"):
         values = np.load(tmp_path / f"e/{side}.npy")
-        assert values.shape == (len(rows), 256)
+        assert values.shape == (len(rows), 512)
         assert values.dtype == np.float32
     assert score["queries"] + score["excluded"] == int(store.segments.valid[rows].sum())
 
