@@ -1,4 +1,4 @@
-"""Probes: what can be read from the frozen 256-d embeddings (method §8.8).
+"""Probes: what can be read from the frozen embeddings (method §8.8).
 
 A probe (:mod:`trainer.analyses.regression`) is trained to predict a target
 (:mod:`trainer.analyses.targets`) from embeddings, and judged on other segments by
