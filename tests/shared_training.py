@@ -16,24 +16,30 @@ from pathlib import Path
 import torch
 from trainer_fakes import FakeStore, run_config
 
+from pipeline.base.errors import Interrupted
 from trainer.cache import ResidentStore
 from trainer.fit import fit
 from trainer.model import build_model
 from trainer.parallel import Processes, join
 
+# Draws of several processes are not those of one.
 STILL = {"dropout": 0.0, "ffn_dropout": 0.0, "attention_dropout": 0.0}
+FRONT_ENDS = {"paper": {}, "sound": {"level_db": 0.0, "colour_db": 0.0, "noise": 0.0}}
 
 
 def config_of(preset: str, arm: str):
     return run_config(
         preset,
         arm,
-        audio={"transformer": STILL},
-        midi={"transformer": STILL, "positions": {"options": {"dropout": 0.0}}},
+        audio={"transformer": STILL, "frontend": {"options": FRONT_ENDS[preset]}},
+        midi={
+            "transformer": STILL, "positions": {"options": {"dropout": 0.0}},
+            "touch": 1.0, "clock_s": 0.0,
+        },
         mechanisms={"dropout": 0.0},
         budget={"epochs": 2, "batches_per_epoch": 3, "batch_size": 8},
         optimizer={"eps": 1e-3},  # Adam's first steps are signs: rounding must not decide them
-    )
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -41,8 +47,12 @@ def main() -> None:
     stop_at = int(sys.argv[4]) if len(sys.argv) > 4 else None
     torch.set_num_threads(1)
     processes, device = join(torch.device("cpu"))
-    for arm in arms.split(","):
-        train(arm, preset, Path(out) / arm, stop_at, processes, device)
+    try:
+        for arm in arms.split(","):
+            train(arm, preset, Path(out) / arm, stop_at, processes, device)
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        os._exit(1)  # threads that wait for the other process would abort an orderly end
 
 
 def train(
