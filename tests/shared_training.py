@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import torch
-from trainer_fakes import FakeStore, run_config
+from trainer_fakes import FakeStore, run_config, unvaried
 
 from pipeline.base.errors import Interrupted
 from trainer.cache import ResidentStore
@@ -24,22 +24,19 @@ from trainer.parallel import Processes, join
 
 # Draws of several processes are not those of one.
 STILL = {"dropout": 0.0, "ffn_dropout": 0.0, "attention_dropout": 0.0}
-FRONT_ENDS = {"paper": {}, "sound": {"level_db": 0.0, "colour_db": 0.0, "noise": 0.0}}
 
 
 def config_of(preset: str, arm: str):
+    still = unvaried(preset)
     return run_config(
         preset,
         arm,
-        audio={"transformer": STILL, "frontend": {"options": FRONT_ENDS[preset]}},
-        midi={
-            "transformer": STILL, "positions": {"options": {"dropout": 0.0}},
-            "touch": 1.0, "clock_s": 0.0,
-        },
+        audio={"transformer": STILL, **still["audio"]},
+        midi={"transformer": STILL, "positions": {"options": {"dropout": 0.0}}, **still["midi"]},
         mechanisms={"dropout": 0.0},
         budget={"epochs": 2, "batches_per_epoch": 3, "batch_size": 8},
         optimizer={"eps": 1e-3},  # Adam's first steps are signs: rounding must not decide them
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

@@ -105,3 +105,12 @@ def run_config(
     plain = merge(to_plain(preset_config(preset, size)), over)
     pairs = arm_pairs(arm) if isinstance(arm, str) else arm
     return with_pairs(from_plain(RunConfig, plain), pairs)
+
+
+def unvaried(preset: str) -> dict[str, Any]:
+    """Overrides under which training sees every segment as the store has it, but for dropout."""
+    recorder = {"level_db": 0.0, "colour_db": 0.0, "noise": 0.0}
+    return {
+        "audio": {"frontend": {"options": recorder if preset == "sound" else {}}},
+        "midi": {"touch": 1.0, "clock_s": 0.0},
+    }

@@ -37,7 +37,7 @@ from trainer.config import (
 # The corrected pool keeps time: 64 parts of 62.5 ms, with eight numbers each in the embedding.
 SLOTS, EMBEDDING = 64, 512
 # In training other recorders, touch and clocks (trainer.encoders.variation). Without the clocks, parts
-# this short take a recording whose notes are 60 ms off for other music.
+# this short take a recording whose notes are one part off for other music.
 RECORDERS = {"level_db": 12.0, "colour_db": 4.0, "noise": 0.18}
 TOUCH, CLOCK_S = 1.5, 0.03
 MEL = {"strides": [2, 1]}  # a token every 43 ms

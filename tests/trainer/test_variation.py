@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from trainer_fakes import unvaried
 
 from pipeline.base.errors import ConfigError
 from pipeline.descriptors.mel import Mel
@@ -94,10 +95,10 @@ def test_a_clock_moves_all_notes_of_a_segment_alike():
 def test_each_variation_reaches_its_own_encoder(make_config, store, setting, side):
     from trainer.cache import ResidentStore
 
-    off = {"touch": 1.0, "clock_s": 0.0}, {"noise": 0.0, "level_db": 0.0, "colour_db": 0.0}
-    midi = {**off[0], **(setting if side else {})}
-    options = {**off[1], **({} if side else setting)}
-    config = make_config("sound", "d0", midi=midi, audio={"frontend": {"options": options}})
+    varied = unvaried("sound")
+    part = varied["midi"] if side else varied["audio"]["frontend"]["options"]
+    part.update(setting)
+    config = make_config("sound", "d0", **varied)
     batch = ResidentStore(store, "train", ["mel"]).batch([0, 1, 2])
     model = build_model(config).train()
     for module in model.modules():
