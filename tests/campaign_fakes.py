@@ -227,3 +227,24 @@ def programs(folder: Path, **texts: str) -> Path:
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     return folder
+
+
+QUALITY = {"d0": 0.3, "a4": 0.45, "a4r": 0.6, "d4a4": 0.65, "d4r": 0.2, "d4a4cm": 3.0}
+SEEDS = (42, 123, 456)
+
+
+def screening_of(out: Path) -> Sweep:
+    """Three seeds of d0, a4r and d4a4; one of a4, d4r, d4a4cm; a7 stopped, a8 not begun."""
+    runs = [planned(0, "d0", group="foundation", label="first stage", budget={"epochs": 5})]
+    arms = [(a, s) for a in ("d0", "a4r", "d4a4") for s in SEEDS]
+    arms += [(a, 42) for a in ("a4", "d4r", "d4a4cm", "a7", "a8")]
+    for arm, seed in arms:
+        runs.append(planned(len(runs), arm, seed, after=0, leaks=arm == "d4a4cm"))
+    start = write_run(out, runs[0], quality=0.3)
+    for run in runs[1:]:
+        if run.arm == "a7":
+            write_run(out, run, status="interrupted", done=0.7, start=start)
+        elif run.arm != "a8":
+            write_run(out, run, quality=QUALITY[run.arm], start=start)
+    left = Skipped(what="D1 concat", why="D1 is one vector a segment; concat wants one a frame")
+    return sweep_of(out, runs, reference="screening", skipped=[left])

@@ -1,18 +1,30 @@
-"""One flux index of six recordings, their files, one tiny trained model: for all tests of search."""
+"""For all tests of search: a flux index of six recordings, their files, a tiny model, small stores."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
-from makers import make_audio, make_notes, write_midi
+from index_fakes import SPECS, Counting
+from makers import (
+    build_quietly,
+    corpus_of,
+    make_audio,
+    make_corpus,
+    make_notes,
+    row_of,
+    write_midi,
+    write_table,
+)
 from typer.testing import CliRunner
 
 from pipeline.store import Store
 from trainer.cli import export_app, train_app
-from trainer.search import chance
+from trainer.search import chance, indexing
 from trainer.search.embedders import BaselineEmbedder
 from trainer.search.folder import Index, open_index
 from trainer.search.indexing import make_index
@@ -72,3 +84,52 @@ def quick_run(store: Store, out: Path, *flags: str) -> Path:
     done = CliRunner().invoke(train_app, given)
     assert done.exit_code == 0, done.output
     return Path(json.loads(done.stdout)["run"])
+
+
+@pytest.fixture
+def chance_unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How high chance scores is not the point here."""
+    monkeypatch.setattr(indexing, "STRETCHES", 0)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_corpus(tmp_path_factory.mktemp("corpus"), SPECS)
+
+
+@pytest.fixture(scope="module")
+def store_of(
+    corpus: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[tuple[int, ...]], Store]:
+    """``store_of((0, 2))``: the store of these recordings."""
+    made: dict[tuple[int, ...], Store] = {}
+
+    def go(chosen: tuple[int, ...]) -> Store:
+        if chosen not in made:
+            name = f"{'-'.join(map(str, chosen))}.csv"
+            table = write_table(corpus.parent / name, [row_of(SPECS[i]) for i in chosen])
+            out = tmp_path_factory.mktemp("stores")
+            made[chosen] = build_quietly(corpus_of(table), out).store
+        return made[chosen]
+
+    return go
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+@pytest.fixture(scope="module")
+def whole(store_of: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index with all kinds of files (read-only)."""
+    pytest.importorskip("faiss")
+
+    def model(folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+
+    out = tmp_path_factory.mktemp("whole") / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(indexing, "STRETCHES", 0)
+        make_index(store_of((0, 1, 2)), Counting(), out, approximate=True, keep_model=model)
+    return out

@@ -1,4 +1,4 @@
-"""Indexes: what is in them, that they grow, that they are whole or do not count."""
+"""Indexes: what is in them, that they grow, and that a stop or a kill leaves a whole one."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from index_fakes import SPECS, Counting, data_of
 from makers import (
     Spec,
     build_quietly,
     corpus_of,
     make_audio,
-    make_corpus,
     make_notes,
     row_of,
     write_midi,
     write_table,
 )
 
-from pipeline.base.errors import StoreError, UsageError
+from pipeline.base.errors import StoreError
 from pipeline.base.files import FolderLock
 from pipeline.store import Store
 from trainer.export import pack_model
@@ -36,70 +36,7 @@ from trainer.search.folder import open_index
 from trainer.search.indexing import make_index
 from trainer.search.nearest import Approximate, Exact
 
-SPECS = tuple(
-    Spec(f"r{i}", rate=24_000, channels=1, seconds=9.0 + i, title=f"One, BWV {i}") for i in range(4)
-)
-
-
-class Counting(BaselineEmbedder):
-    """Says which segments it embeds; fails before the n-th call, if asked to."""
-
-    def __init__(self, fail_at: int | None = None) -> None:
-        super().__init__("flux")
-        self.fail_at, self.asked = fail_at, []
-
-    def segments(self, store: Store, rows: Any) -> Any:
-        if len(self.asked) == self.fail_at:
-            raise KeyboardInterrupt
-        self.asked.append(list(rows))
-        return super().segments(store, rows)
-
-    @property
-    def embedded(self) -> int:
-        return sum(map(len, self.asked))
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How high chance scores is not the point here."""
-    monkeypatch.setattr(indexing, "STRETCHES", 0)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_corpus(tmp_path_factory.mktemp("corpus"), SPECS)
-
-
-@pytest.fixture(scope="module")
-def store_of(
-    corpus: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[tuple[int, ...]], Store]:
-    """``store_of((0, 2))``: the store of these recordings."""
-    made: dict[tuple[int, ...], Store] = {}
-
-    def go(chosen: tuple[int, ...]) -> Store:
-        if chosen not in made:
-            name = f"{'-'.join(map(str, chosen))}.csv"
-            table = write_table(corpus.parent / name, [row_of(SPECS[i]) for i in chosen])
-            out = tmp_path_factory.mktemp("stores")
-            made[chosen] = build_quietly(corpus_of(table), out).store
-        return made[chosen]
-
-    return go
-
-
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "index"
-
-
-def data_of(index: Path) -> dict[str, bytes]:
-    """All files of an index but its record."""
-    return {
-        str(p.relative_to(index)): p.read_bytes()
-        for p in sorted(index.rglob("*"))
-        if p.is_file() and p.name != "index.json"
-    }
+pytestmark = pytest.mark.usefixtures("chance_unmeasured")
 
 
 def assert_nearly_the_same(one: Path, other: Path) -> None:
@@ -111,10 +48,6 @@ def assert_nearly_the_same(one: Path, other: Path) -> None:
     for side in ("audio", "midi"):
         np.testing.assert_allclose(a.vectors[side], b.vectors[side], atol=2e-4)
     assert len(data_of(one)) == len(data_of(other))
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 # ---- what is in it
@@ -326,143 +259,6 @@ def test_only_one_writes(store_of: Any, out: Path) -> None:
             make_index(store_of((0,)), Counting(), out)
         assert caught.value.kind == "locked"
         make_index(store_of((0,)), Counting(), out)
-
-
-# ---- damage
-
-
-KINDS = {"audio": ".npy", "midi": ".npy", "rows": ".parquet", "recordings": ".parquet"}
-
-
-@pytest.fixture(scope="module")
-def whole(store_of: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index with all kinds of files (read-only)."""
-    pytest.importorskip("faiss")
-
-    def model(folder: Path) -> None:
-        (folder / "config.json").write_text("{}")
-
-    out = tmp_path_factory.mktemp("whole") / "index"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(indexing, "STRETCHES", 0)
-        make_index(store_of((0, 1, 2)), Counting(), out, approximate=True, keep_model=model)
-    return out
-
-
-@pytest.mark.parametrize("how", ["truncated", "changed", "missing"])
-def test_every_damaged_file_is_named(whole: Path, tmp_path: Path, how: str) -> None:
-    named = json.loads((whole / "index.json").read_text())["files"]
-    stems = sorted((name.partition("-")[0], Path(name).suffix) for name in named)
-    assert stems[-1] == ("rows", ".parquet")
-    assert len(stems) == 7
-    for name in named:
-        copy = shutil.copytree(whole, tmp_path / name.replace("/", "-"))
-        data = bytearray((copy / name).read_bytes())
-        if how == "missing":
-            (copy / name).unlink()
-        elif how == "truncated":
-            (copy / name).write_bytes(data[:-1])
-        else:
-            data[len(data) // 2] ^= 1
-            (copy / name).write_bytes(data)
-        with pytest.raises(IndexFolderError, match="is damaged: ") as caught:
-            open_index(copy)
-        assert caught.value.kind == "damaged"
-        assert f"damaged: {name} " in str(caught.value)
-        assert "\n" not in str(caught.value)
-        assert caught.value.details[0]["file"] == name
-
-
-def test_an_edited_record_is_damage(whole: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(whole, tmp_path / "copy")
-    record = json.loads((copy / "index.json").read_text())
-    record["chance"]["audio"]["windows"] = [1]
-    (copy / "index.json").write_text(json.dumps(record))
-    with pytest.raises(IndexFolderError, match=r"index\.json does not match its own") as caught:
-        open_index(copy)
-    assert caught.value.kind == "damaged"
-
-
-@pytest.mark.parametrize("content", [b"", b'{"kind": "xmodal-index", "sch', b"\xff\xfe\x00"])
-def test_a_record_that_does_not_read_is_damage_and_is_made_again(
-    store_of: Any, out: Path, content: bytes
-) -> None:
-    make_index(store_of((0,)), Counting(), out)
-    before = data_of(out)
-    (out / "index.json").write_bytes(content)
-    with pytest.raises(IndexFolderError, match=r"index\.json does not read") as caught:
-        open_index(out)
-    assert caught.value.kind == "damaged"
-    with pytest.raises(IndexFolderError, match="--overwrite"):
-        make_index(store_of((0,)), Counting(), out)
-    make_index(store_of((0,)), Counting(), out, overwrite=True)  # as the message says
-    assert data_of(out) == before
-    assert len(open_index(out))
-
-
-def test_what_is_damaged_is_not_built_upon(store_of: Any, out: Path) -> None:
-    make_index(store_of((0, 1)), Counting(), out)
-    (victim,) = out.glob("audio-*.npy")
-    victim.write_bytes(victim.read_bytes()[:-2])
-    with pytest.raises(IndexFolderError, match=f"{victim.name} has"):
-        make_index(store_of((0, 2, 1)), Counting(), out)
-    embedder = Counting()
-    make_index(store_of((0, 2, 1)), embedder, out, overwrite=True)
-    assert embedder.embedded == len(open_index(out))
-
-
-def test_a_record_of_another_version_is_said(store_of: Any, out: Path) -> None:
-    make_index(store_of((0,)), Counting(), out)
-    record = json.loads((out / "index.json").read_text())
-    (out / "index.json").write_text(json.dumps({**record, "schema": 99}))
-    with pytest.raises(IndexFolderError, match="make it again") as caught:
-        open_index(out)
-    assert caught.value.kind == "schema"
-
-
-# ---- whose it is
-
-
-def test_an_index_of_another_model_is_refused(store_of: Any, out: Path) -> None:
-    store, chroma = store_of((0,)), BaselineEmbedder("chroma")
-    make_index(store, Counting(), out)
-    before = everything(out)
-    with pytest.raises(IndexFolderError, match="made with flux, not with chroma") as caught:
-        make_index(store, chroma, out)
-    assert caught.value.kind == "other-model"
-    with pytest.raises(IndexFolderError, match="made with flux, not with chroma") as caught:
-        open_index(out).embedder(chroma)
-    assert caught.value.kind == "other-model"
-    assert everything(out) == before
-    make_index(store, chroma, out, overwrite=True)
-    assert open_index(out).embedder().identity == chroma.identity
-    assert len(list(out.glob("*.npy"))) == 2
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize(
-    "content", [{"precious.txt": "x"}, {"index.json": '{"kind": "other"}'}, {"index.json": "{"}]
-)
-def test_a_foreign_folder_is_refused_and_untouched(
-    store_of: Any, out: Path, content: dict[str, str], overwrite: bool
-) -> None:
-    out.mkdir()
-    for name, text in content.items():
-        (out / name).write_text(text)
-    before = everything(out)
-    with pytest.raises(UsageError, match="is no index, and not empty"):
-        make_index(store_of((0,)), Counting(), out, overwrite=overwrite)
-    assert everything(out) == before
-    assert sorted(p.name for p in out.iterdir()) == sorted(content)
-
-
-def test_what_is_no_index_is_not_opened(tmp_path: Path) -> None:
-    with pytest.raises(IndexFolderError, match="there is no index at") as caught:
-        open_index(tmp_path / "none")
-    assert caught.value.kind == "missing"
-    with pytest.raises(IndexFolderError, match="is not an index") as caught:
-        open_index(tmp_path)
-    assert caught.value.kind == "not-an-index"
 
 
 # ---- approximate
