@@ -41,7 +41,7 @@ from benchmarks.tiers import DESCRIPTORS, REAL, TABLE, TIERS, Tier, write_real_t
 from pipeline.base.errors import EXIT_RESUMABLE, XmodalError
 from pipeline.base.files import write_json
 from pipeline.corpora.recordings import load_table
-from trainer.campaign.manifest import read_campaign
+from trainer.campaign.manifest import known_campaigns, read_campaign
 from trainer.campaign.plan import Sweep, plan_campaign
 
 PERFORMANCES = ("maestro-subset.csv", "maestro-v3.0.0.csv", "maestro-v3.0.0.json")
@@ -157,7 +157,7 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
     out = arguments.out / arguments.tier
     if tier.audio == "files" and not has_recordings(arguments.data):
         print("there are no recordings: sound is rendered from the performances", file=sys.stderr)
-        tier = dataclasses.replace(tier, audio="rendered")
+        tier = as_rendered(tier, out)
     store = built(tier, arguments.data, out, arguments.soundfont, steps)
     sweeps = [_sweep(name, tier, store, out) for name in tier.campaigns]
     if arguments.dry_run:
@@ -229,6 +229,19 @@ def performances(data: Path) -> tuple[Path, Path]:
     if table is None:
         raise SystemExit(f"{data} has none of {', '.join(PERFORMANCES)}")
     return table, data / "maestro" if (data / "maestro").is_dir() else data
+
+
+def as_rendered(tier: Tier, out: Path) -> Tier:
+    """The same tier on rendered sound: with copies of its campaigns that are for this corpus."""
+    known, copies = known_campaigns(), []
+    for name in tier.campaigns:
+        text = known[name].read_text(encoding="utf-8")
+        copy = out / "manifests" / f"{name}.toml"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        on_rendered = text.replace('corpus = "maestro"', 'corpus = "maestro-rendered"')
+        copy.write_text(on_rendered, encoding="utf-8")
+        copies.append(str(copy))
+    return dataclasses.replace(tier, audio="rendered", campaigns=tuple(copies))
 
 
 def has_recordings(data: Path) -> bool:

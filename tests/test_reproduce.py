@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -19,7 +20,7 @@ pytest.importorskip("benchmarks.reproduce")
 
 from benchmarks.budget import PEAK
 from benchmarks.ranks import rank_correlation
-from benchmarks.reproduce import Later, Steps, has_recordings
+from benchmarks.reproduce import Later, Steps, as_rendered, has_recordings
 from benchmarks.tiers import TIERS, Tier, write_table
 from pipeline.base.errors import CorpusError
 from pipeline.corpora.recordings import load_table
@@ -198,6 +199,15 @@ def test_several_commands_go_side_by_side_and_none_begins_after_a_failure(tmp_pa
     with pytest.raises(Later):
         Steps(0.0).run_all("score", "python", every, 2)
     steps.run_all("score", "python", [], 2)
+
+
+def test_without_recordings_the_campaigns_are_for_rendered_sound(tmp_path: Path) -> None:
+    own, copied = TIERS["full"], as_rendered(TIERS["full"], tmp_path)
+    assert copied.audio == "rendered"
+    for name, copy in zip(own.campaigns, copied.campaigns, strict=True):
+        one, other = read_campaign(name), read_campaign(copy)
+        assert (one.corpus, other.corpus) == ("maestro", "maestro-rendered")
+        assert dataclasses.replace(other, corpus=one.corpus) == one
 
 
 def test_a_budget_knows_the_rate_of_every_precision() -> None:
