@@ -117,11 +117,15 @@ class HeadConfig:
     embedding : length of the embedding
     slots : the pooled vector is that many parts of time, each projected by the same layers to its
         share of the embedding; 1 projects everything together, as the reference does.
+    lags, lag_cost : scores compare these parts at up to so many parts' lag, at that cost of cosine a
+        part (:mod:`trainer.retrieval.lags`); 0: the plain cosine. Training compares at none.
     """
 
     hidden: tuple[int, ...]
     embedding: int
     slots: int
+    lags: int = 0
+    lag_cost: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

@@ -36,6 +36,8 @@ from trainer.config import (
 
 # The corrected pool keeps time: 64 parts of 62.5 ms, with eight numbers each in the embedding.
 SLOTS, EMBEDDING = 64, 512
+# Scores allow for clocks that are up to 3 parts (0.19 s) apart.
+LAGS, LAG_COST = 3, 0.02
 # In training other recorders, touch and clocks (trainer.encoders.variation). Without the clocks, parts
 # this short take a recording whose notes are one part off for other music.
 RECORDERS = {"level_db": 12.0, "colour_db": 4.0, "noise": 0.18}
@@ -224,7 +226,7 @@ def _sound(
             touch=TOUCH,
             clock_s=CLOCK_S,
         ),
-        head=HeadConfig(hidden=(), embedding=EMBEDDING, slots=SLOTS),
+        head=HeadConfig(hidden=(), embedding=EMBEDDING, slots=SLOTS, lags=LAGS, lag_cost=LAG_COST),
         mechanisms=MechanismsConfig(
             heads=heads, dropout=0.0, key_padding="present", pooled="companion"
         ),

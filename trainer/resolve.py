@@ -166,6 +166,11 @@ def _check_rest(config: RunConfig) -> None:
                 f"head.slots = {config.head.slots} must divide the {pool.parts} parts of the {side} "
                 f"pool and the embedding's {config.head.embedding} values"
             )
+        if config.head.lag_cost < 0 or not 0 <= config.head.lags < config.head.slots:
+            raise ConfigError(
+                f"head.lags = {config.head.lags}, head.lag_cost = {config.head.lag_cost}: at least 0, "
+                f"and fewer lags than the {config.head.slots} slots"
+            )
         width = encoder.transformer.width
         for heads in (encoder.transformer.heads, config.mechanisms.heads):
             if width % heads:

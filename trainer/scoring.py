@@ -40,6 +40,7 @@ from trainer.records import (
 from trainer.retrieval.compare import Scored
 from trainer.retrieval.evaluate import evaluate_embeddings, score_embeddings
 from trainer.retrieval.gallery import Gallery
+from trainer.retrieval.lags import Comparison
 from trainer.retrieval.protocols import PROTOCOLS
 from trainer.retrieval.repeats import has_copy
 from trainer.run import Run, residents
@@ -48,6 +49,12 @@ FEATURES = Path("data/features")
 
 FloatArray = npt.NDArray[np.float32]
 Embedded = Callable[[], tuple[FloatArray, FloatArray]]
+
+
+def comparison_of(config: RunConfig) -> Comparison:
+    """How embeddings of such a run are compared."""
+    head = config.head
+    return Comparison(slots=head.slots, lags=head.lags, cost=head.lag_cost)
 
 
 def selection_score(
@@ -66,11 +73,12 @@ def selection_score(
     gallery = Gallery.from_store(store, "validation")
     seed = pool_seed(protocol, None, config.pool_seed)
     pools = PROTOCOLS.get(protocol).pools(gallery, seed, config.evaluation.pool_size)
+    comparison = comparison_of(config)
 
     def score(audio: FloatArray, midi: FloatArray, resident: ResidentStore) -> Mapping[str, Any]:
         record = evaluate_embeddings(
             audio, midi, gallery, protocol, pools=pools, full=False, store=store.name,
-            segments=resident.rows,
+            segments=resident.rows, comparison=comparison,
         )  # fmt: skip
         return {**record, "MRR": (record["a2m"]["MRR"] + record["m2a"]["MRR"]) / 2}
 
@@ -126,6 +134,7 @@ def score_run(
             seed=pool_seed(protocol, seed, run.config.pool_seed),
             pool_size=pool_size or run.config.evaluation.pool_size,
             copied=copied,
+            comparison=comparison_of(run.config),
         )
         record = scores.record() | {
             "run": run.path.name,

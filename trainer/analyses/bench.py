@@ -37,7 +37,7 @@ from trainer.retrieval.intervals import resampled_means, resampling_units
 from trainer.retrieval.pools import PAPER_SEED, Pools
 from trainer.retrieval.protocols import PROTOCOLS
 from trainer.run import Run, residents
-from trainer.scoring import scored_run
+from trainer.scoring import comparison_of, scored_run
 
 FOLDER = "analyses"
 PASSES = 20  # about how often the analyses run the front end over a split
@@ -163,6 +163,7 @@ class Bench:
             PROTOCOL_OF[variant],
             pools=self.pools(variant),
             full=False,
+            comparison=comparison_of(self.run.config),
         )
 
     def pools(self, variant: Variant) -> Pools:

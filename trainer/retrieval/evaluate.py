@@ -12,7 +12,8 @@ import numpy.typing as npt
 from trainer.retrieval import intervals, metrics
 from trainer.retrieval.breakdown import breakdown
 from trainer.retrieval.gallery import Gallery, RetrievalError
-from trainer.retrieval.metrics import Cosine, Embeddings, Ranks, Similarity
+from trainer.retrieval.lags import COSINE, Comparison
+from trainer.retrieval.metrics import Embeddings, Ranks, Similarity
 from trainer.retrieval.pools import POOL_SIZE, Pools
 from trainer.retrieval.protocols import PROTOCOLS, Protocol
 
@@ -155,6 +156,7 @@ def evaluate_embeddings(
     full: bool = True,
     copied: npt.NDArray[np.bool_] | None = None,
     segments: npt.NDArray[np.integer[Any]] | None = None,
+    comparison: Comparison = COSINE,
     run: str | None = None,
     store: str | None = None,
 ) -> dict[str, Any]:
@@ -173,6 +175,7 @@ def evaluate_embeddings(
     copied : bool [n], which segments have a copy elsewhere in their recording
         (:func:`trainer.retrieval.repeats.has_copy`)
     segments : int [n], which segments of their store the embeddings are of, where that is known
+    comparison : how two embeddings are compared
     run, store : names to record
 
     Raises
@@ -184,7 +187,7 @@ def evaluate_embeddings(
     started = time.perf_counter()
     scores = score_embeddings(
         audio, midi, gallery, protocol, seed=seed, pool_size=pool_size, pools=pools, full=full,
-        copied=copied, segments=segments,
+        copied=copied, segments=segments, comparison=comparison,
     )  # fmt: skip
     record = scores.record()
     record |= {"run": run, "store": store, "seconds": time.perf_counter() - started}
@@ -203,6 +206,7 @@ def score_embeddings(
     full: bool = True,
     copied: npt.NDArray[np.bool_] | None = None,
     segments: npt.NDArray[np.integer[Any]] | None = None,
+    comparison: Comparison = COSINE,
 ) -> Scores:
     """As :func:`evaluate_embeddings`, keeping the ranks of every query."""
     for side, embeddings in (("audio", audio), ("MIDI", midi)):
@@ -218,10 +222,10 @@ def score_embeddings(
             "belong to another store or split",
             kind="shape",
         )
-    forth = Cosine(audio, midi)
+    forth = comparison.of(audio, midi)
     scores = score_similarities(
         forth,
-        Cosine(midi, audio),
+        comparison.of(midi, audio),
         gallery,
         protocol,
         seed=seed,

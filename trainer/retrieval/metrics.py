@@ -70,7 +70,7 @@ class Cosine:
         """float32 [len(queries), n]: these queries against all candidates."""
         left = self._left(queries)
         out = np.empty((len(queries), len(self._candidates)), np.float32)
-        for part in _blocks(len(self._candidates), left.shape[1]):
+        for part in blocks(len(self._candidates), left.shape[1]):
             right = self._candidates[part].astype(np.float32, copy=False)
             np.matmul(left, right.T, out=out[:, part])
         out *= self._candidate_scale
@@ -79,7 +79,7 @@ class Cosine:
     def pairs(self, queries: npt.NDArray[Any], candidates: npt.NDArray[Any]) -> FloatArray:
         """float32 [T]: query t against candidate t."""
         out = np.empty(len(queries), np.float32)
-        for part in _blocks(len(queries), self._queries.shape[1]):
+        for part in blocks(len(queries), self._queries.shape[1]):
             right = self._candidates[candidates[part]].astype(np.float32, copy=False)
             out[part] = np.einsum("td,td->t", self._left(queries[part]), right)
         out *= self._candidate_scale[candidates]
@@ -96,10 +96,9 @@ class Cosine:
             return None
         width = self._queries.shape[1]
         query_sum, candidate_sum, diagonal = np.zeros(width), np.zeros(width), 0.0
-        for part in _blocks(len(rows), width):
+        for part in blocks(len(rows), width):
             left = self._left(rows[part])
-            right = self._candidates[rows[part]].astype(np.float32, copy=False)
-            right = right * self._candidate_scale[rows[part], None]
+            right = self._right(rows[part])
             diagonal += float(np.einsum("td,td->t", left, right).sum(dtype=np.float64))
             query_sum += left.sum(axis=0, dtype=np.float64)
             candidate_sum += right.sum(axis=0, dtype=np.float64)
@@ -109,6 +108,10 @@ class Cosine:
     def _left(self, queries: npt.NDArray[Any]) -> FloatArray:
         rows: FloatArray = self._queries[queries].astype(np.float32, copy=False)
         return rows * self._query_scale[queries, None]
+
+    def _right(self, candidates: slice | npt.NDArray[Any]) -> FloatArray:
+        rows: FloatArray = self._candidates[candidates].astype(np.float32, copy=False)
+        return rows * self._candidate_scale[candidates, None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -284,7 +287,7 @@ def _beats(
 def _scale(embeddings: Embeddings) -> FloatArray:
     """1 / norm of each row, float32 [n]; 0 for a zero row."""
     norms = np.empty(len(embeddings))
-    for part in _blocks(len(embeddings), 2 * embeddings.shape[1]):
+    for part in blocks(len(embeddings), 2 * embeddings.shape[1]):
         norms[part] = np.linalg.norm(embeddings[part].astype(np.float64), axis=1)
     broken = np.flatnonzero(~np.isfinite(norms))
     if len(broken):
@@ -296,7 +299,8 @@ def _scale(embeddings: Embeddings) -> FloatArray:
     return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 1e-12).astype(np.float32)
 
 
-def _blocks(n: int, width: int) -> Iterator[slice]:
+def blocks(n: int, width: int) -> Iterator[slice]:
+    """Slices of 0 … n that keep ``width`` numbers a row within ``BLOCK``."""
     step = max(1, BLOCK // max(1, width))
     for start in range(0, n, step):
         yield slice(start, min(n, start + step))

@@ -1,0 +1,97 @@
+"""How two embeddings are compared: by their cosine, or by the best of their cosines at small lags.
+
+An embedding may be made of equal parts of the segment's time (:class:`trainer.config.HeadConfig`). Its
+cosine then compares like times with like times, and finds nothing where a file of notes is a tenth of
+a second off: at ± 0.17 s, as :mod:`trainer.analyses.invariance` moves it, next to nothing is left.
+Files that are called aligned often are that far off. So the parts are compared as they are, and with
+the sound up to ``lags`` parts earlier or later than the notes, which costs ``cost`` of cosine a part:
+
+``max over l, |l| ≤ lags, of Σ_t a[t + l] · m[t] - cost · |l|``,  a and m of length 1.
+
+Parts that have no counterpart at a lag count nothing. It is symmetrical: from sound to notes and from
+notes to sound the same pairs have the same likeness.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from trainer.retrieval.gallery import RetrievalError
+from trainer.retrieval.metrics import Cosine, Embeddings, FloatArray, blocks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """``slots`` parts of an embedding, ``lags`` parts either way, ``cost`` of a part of lag."""
+
+    slots: int = 1
+    lags: int = 0
+    cost: float = 0.0
+
+    def of(self, queries: Embeddings, candidates: Embeddings) -> Cosine:
+        """The similarity of two sets of embeddings, both [n, d]."""
+        if self.lags == 0:
+            return Cosine(queries, candidates)
+        return BestLag(queries, candidates, self)
+
+
+COSINE = Comparison()
+
+
+class BestLag(Cosine):
+    """See the module; ``gap`` stays that of cosines.
+
+    Raises
+    ------
+    RetrievalError
+        as :class:`~trainer.retrieval.metrics.Cosine`, or (kind ``shape``) when ``d`` is no multiple
+        of the parts, or there are no more parts than lags.
+    """
+
+    def __init__(self, queries: Embeddings, candidates: Embeddings, comparison: Comparison) -> None:
+        super().__init__(queries, candidates)
+        width, slots = queries.shape[1], comparison.slots
+        if width % slots or slots <= comparison.lags:
+            raise RetrievalError(
+                f"embeddings of {width} numbers cannot be compared in {slots} parts at up to "
+                f"{comparison.lags} parts' lag",
+                kind="shape",
+            )
+        self._part, self._comparison = width // slots, comparison
+
+    def rows(self, queries: npt.NDArray[np.integer]) -> FloatArray:
+        """float32 [len(queries), n]: these queries against all candidates."""
+        left = self._left(queries)
+        out = np.full((len(queries), len(self._candidates)), -np.inf, np.float32)
+        for part in blocks(len(self._candidates), max(left.shape)):
+            right = self._right(part)
+            for mine, other, lost in self._lags():
+                likeness = left[:, mine] @ right[:, other].T
+                likeness -= lost
+                np.maximum(out[:, part], likeness, out=out[:, part])
+        return out
+
+    def pairs(
+        self, queries: npt.NDArray[np.integer], candidates: npt.NDArray[np.integer]
+    ) -> FloatArray:
+        """float32 [T]: query t against candidate t."""
+        out = np.full(len(queries), -np.inf, np.float32)
+        for part in blocks(len(queries), self._queries.shape[1]):
+            left, right = self._left(queries[part]), self._right(candidates[part])
+            for mine, other, lost in self._lags():
+                likeness = np.einsum("td,td->t", left[:, mine], right[:, other]) - lost
+                np.maximum(out[part], likeness, out=out[part])
+        return out
+
+    def _lags(self) -> Iterator[tuple[slice, slice, np.float32]]:
+        """At every lag: which numbers of a query stand beside which of a candidate; what it costs."""
+        width, most = self._queries.shape[1], self._comparison.lags
+        for lag in range(-most, most + 1):
+            apart = abs(lag) * self._part
+            early, late = slice(0, width - apart), slice(apart, width)
+            lost = np.float32(self._comparison.cost * abs(lag))
+            yield (late, early, lost) if lag > 0 else (early, late, lost)
