@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import itertools
 import json
@@ -10,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from benchmarks.common import command
 from benchmarks.ranks import rank_correlation
@@ -27,8 +30,10 @@ from trainer.campaign.recorded import read_recorded
 from trainer.campaign.report import boards_of
 from trainer.campaign.standing import Board, Line, entries_of
 from trainer.campaign.state import states
+from trainer.floors import BASELINE_FOLDER, Floor
 from trainer.layout import EVALUATION
 from trainer.records import file_name, read_scored, scores_due
+from trainer.retrieval.compare import compare
 
 SIDES = ("a2m", "m2a")
 FULL_METRICS = ("S", "a2m R@1", "m2a R@1")
@@ -161,7 +166,8 @@ def scores_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _difference(found: Mapping[str, Any]) -> dict[str, Any]:
     kept = ("difference", "ci95", "p_seeds", "smallest_p", "p_queries", "stated")
-    return {"S": {k: found["S"][k] for k in kept}, "seeds": found["seeds"], "unit": found["unit"]}
+    metrics = {m: {k: found[m][k] for k in kept} for m in FULL_METRICS}
+    return {**metrics, "seeds": found["seeds"], "unit": found["unit"]}
 
 
 def _order(sweep: Sweep, boards: Sequence[Board]) -> dict[str, Any] | None:
@@ -200,6 +206,7 @@ def _on_real(sweeps: Sequence[Sweep], store: Path, real: Path) -> dict[str, Any]
     }
     first = next(iter(runs.values()))[0]
     floors = command("xmodal-evaluate", first, "--split", "test", "--store", real)["floors"]
+    opened = Store.open(real)
     several = [path for paths in runs.values() if len(paths) > 2 for path in paths]
     there = importlib.util.find_spec("librosa") is not None
     beside = FLOORS_ON_REAL if there else FLOORS_ON_REAL[1:]
@@ -217,7 +224,21 @@ def _on_real(sweeps: Sequence[Sweep], store: Path, real: Path) -> dict[str, Any]
             {"first": c["first"], "second": c["second"], **_difference(c["found"])}
             for c in compared
         ],
+        "left_to_gain": {
+            name: _left_to_gain(Floor(name, opened, "test", cache=first.parent / BASELINE_FOLDER))
+            for name in floors
+        },
     }
+
+
+def _left_to_gain(floor: Floor) -> dict[str, Any]:
+    """How far above a floor, strict protocol, a model would be that makes no mistake."""
+    scored = floor.scored("strict")
+    nothing = {side: np.zeros_like(scored.columns[side]) for side in SIDES}
+    perfect = dataclasses.replace(
+        scored, name="a perfect model", columns={**scored.columns, **nothing}
+    )
+    return _difference(compare([scored], [perfect]))
 
 
 def arm_runs(sweeps: Sequence[Sweep]) -> dict[str, list[Path]]:

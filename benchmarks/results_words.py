@@ -208,8 +208,10 @@ def _real(data: Data, real: Data) -> str:
         f"queries, {queries['without_copy']:,} without a copy{works}), strict protocol; of directions "
         "the lower one; of seeds mean (lowest–highest):"
     )
-    told = [
-        f"* `{d['second']}` against `{d['first']}`: S {_difference(d)}" for d in real["differences"]
+    told = [f"* `{d['second']}` against `{d['first']}`: {_all(d)}" for d in real["differences"]]
+    told += [
+        f"* a model that makes no mistake against `{name}`: {_all(found)}"
+        for name, found in real.get("left_to_gain", {}).items()
     ]
     return "\n".join([title, "", *lines, "", *told])
 
@@ -301,10 +303,17 @@ def _interval(found: Sequence[float] | None) -> str:
     return "–" if found is None else f"[{found[0]:.3f}, {found[1]:.3f}]"
 
 
-def _difference(found: Data | None) -> str:
+def _all(found: Data) -> str:
+    """The difference in S, and in R@1 of both directions."""
+    names = {"a2m R@1": "R@1 sound to notes", "m2a R@1": "notes to sound"}
+    more = [f"{text} {_difference(found, key)}" for key, text in names.items() if key in found]
+    return "; ".join([f"S {_difference(found)}", *more])
+
+
+def _difference(found: Data | None, metric: str = "S") -> str:
     if found is None:
         return "–"
-    m = found["S"]
+    m = found[metric]
     low, high = m["ci95"]
     stated = "" if m["stated"] else ", no difference shown"
     return f"{m['difference']:+.3f} [{low:+.3f}, {high:+.3f}]{stated}"
