@@ -38,6 +38,36 @@ class Comparison:
             return Cosine(queries, candidates)
         return BestLag(queries, candidates, self)
 
+    def likeness(self, left: FloatArray, right: FloatArray) -> FloatArray:
+        """Of unit rows [W, d] and [n, d]: float32 [W, n]."""
+        if self.lags == 0:
+            return left @ right.T
+        out = np.full((len(left), len(right)), -np.inf, np.float32)
+        for mine, other, lost in self.steps(left.shape[1]):
+            found = left[:, mine] @ right[:, other].T
+            found -= lost
+            np.maximum(out, found, out=out)
+        return out
+
+    def moved(self, rows: FloatArray) -> Iterator[tuple[FloatArray, np.float32]]:
+        """Rows [W, d] as they lie at every lag: dot products with them, less what the lag costs."""
+        if self.lags == 0:
+            yield rows, np.float32(0)
+            return
+        for mine, other, lost in self.steps(rows.shape[1]):
+            found = np.zeros_like(rows)
+            found[:, other] = rows[:, mine]
+            yield found, lost
+
+    def steps(self, width: int) -> Iterator[tuple[slice, slice, np.float32]]:
+        """At every lag: which numbers of one stand beside which of the other, and what it costs."""
+        part = width // self.slots
+        for lag in range(-self.lags, self.lags + 1):
+            apart = abs(lag) * part
+            early, late = slice(0, width - apart), slice(apart, width)
+            lost = np.float32(self.cost * abs(lag))
+            yield (late, early, lost) if lag > 0 else (early, late, lost)
+
 
 COSINE = Comparison()
 
@@ -61,18 +91,14 @@ class BestLag(Cosine):
                 f"{comparison.lags} parts' lag",
                 kind="shape",
             )
-        self._part, self._comparison = width // slots, comparison
+        self._comparison = comparison
 
     def rows(self, queries: npt.NDArray[np.integer]) -> FloatArray:
         """float32 [len(queries), n]: these queries against all candidates."""
         left = self._left(queries)
-        out = np.full((len(queries), len(self._candidates)), -np.inf, np.float32)
+        out = np.empty((len(queries), len(self._candidates)), np.float32)
         for part in blocks(len(self._candidates), max(left.shape)):
-            right = self._right(part)
-            for mine, other, lost in self._lags():
-                likeness = left[:, mine] @ right[:, other].T
-                likeness -= lost
-                np.maximum(out[:, part], likeness, out=out[:, part])
+            out[:, part] = self._comparison.likeness(left, self._right(part))
         return out
 
     def pairs(
@@ -80,18 +106,10 @@ class BestLag(Cosine):
     ) -> FloatArray:
         """float32 [T]: query t against candidate t."""
         out = np.full(len(queries), -np.inf, np.float32)
-        for part in blocks(len(queries), self._queries.shape[1]):
+        width = self._queries.shape[1]
+        for part in blocks(len(queries), width):
             left, right = self._left(queries[part]), self._right(candidates[part])
-            for mine, other, lost in self._lags():
-                likeness = np.einsum("td,td->t", left[:, mine], right[:, other]) - lost
-                np.maximum(out[part], likeness, out=out[part])
+            for mine, other, lost in self._comparison.steps(width):
+                found = np.einsum("td,td->t", left[:, mine], right[:, other]) - lost
+                np.maximum(out[part], found, out=out[part])
         return out
-
-    def _lags(self) -> Iterator[tuple[slice, slice, np.float32]]:
-        """At every lag: which numbers of a query stand beside which of a candidate; what it costs."""
-        width, most = self._queries.shape[1], self._comparison.lags
-        for lag in range(-most, most + 1):
-            apart = abs(lag) * self._part
-            early, late = slice(0, width - apart), slice(apart, width)
-            lost = np.float32(self._comparison.cost * abs(lag))
-            yield (late, early, lost) if lag > 0 else (early, late, lost)

@@ -36,7 +36,9 @@ from trainer.layout import MODEL
 from trainer.retrieval.baselines import BASELINES, segments_of
 from trainer.retrieval.gallery import RetrievalError
 from trainer.retrieval.hashing import splitmix64
+from trainer.retrieval.lags import COSINE, Comparison
 from trainer.run import Run, open_run, residents
+from trainer.scoring import comparison_of
 from trainer.search.queries import FULL_SCALE, SILENCE, Query
 from trainer.windows import note_batch, sound_batch
 
@@ -58,11 +60,14 @@ class Embedder(abc.ABC):
     name : for people
     width : of the vectors
     identity : plain data that says which vectors these are; equal where they may be compared
+    comparison : how two of them are compared: windows of a query lie beside segments, so a model whose
+        embeddings are sharp in time compares at lags
     """
 
     name: str
     width: int
     identity: dict[str, Any]
+    comparison: Comparison = COSINE
 
     def windows(self, side: Side, windows: Any) -> FloatArray:
         """Unit vectors float32 [B, width] of a query's windows; a zero row where nothing is heard."""
@@ -116,6 +121,7 @@ class ModelEmbedder(Embedder):
         self.run, self.device = run, torch.device(device)
         self.model = run.load_model(self.device)
         self.name, self.width = run.path.resolve().name, run.config.head.embedding
+        self.comparison = comparison_of(run.config)
         arrays = [DESCRIPTORS.get(n) for n in self.model.reads() if n != "audio"]
         self.identity = {
             "kind": "model",

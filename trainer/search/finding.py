@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from pipeline.descriptors.contract import Side
 from pipeline.spectral import SEGMENT_S
+from trainer.retrieval.lags import COSINE, Comparison
 from trainer.search.embedders import Embedder
 from trainer.search.placing import (
     Alignment,
@@ -69,6 +70,7 @@ class Haystack:
     background : the fixed sample of them by which likeness is measured, float32 [S, D]
     mean, sigma : of every row's similarity to a sample of the other side, float32 [n]
     nearest : finds rows
+    comparison : how two vectors are compared
     """
 
     vectors: npt.NDArray[Any]
@@ -77,14 +79,19 @@ class Haystack:
     mean: FloatArray
     sigma: FloatArray
     nearest: Nearest
+    comparison: Comparison = COSINE
 
     def rows(self, rows: Ints | slice) -> FloatArray:
         """Vectors of some rows."""
         return np.asarray(self.vectors[rows], np.float32)
 
+    def similarity(self, vectors: FloatArray, rows: Ints | slice) -> FloatArray:
+        """Of vectors [W, D] to some rows: float32 [W, k]."""
+        return self.comparison.likeness(vectors, self.rows(rows))
+
     def moments(self, vectors: FloatArray) -> Moments:
         """Mean and σ of each vector's similarity to the sample: float64 [W], [W]."""
-        return moments(vectors, self.background)
+        return moments(vectors, self.background, self.comparison)
 
     def likeness(self, similarity: FloatArray, rows: Ints | slice, own: Moments) -> FloatArray:
         """The z of similarities [W, k] to ``rows`` ([W, k], or a slice of k).
@@ -97,11 +104,11 @@ class Haystack:
         return ((of_window + of_row) / 2).astype(np.float32)
 
 
-def moments(vectors: FloatArray, sample: FloatArray) -> Moments:
+def moments(vectors: FloatArray, sample: FloatArray, comparison: Comparison = COSINE) -> Moments:
     """Mean and σ of the similarity of each of [n, D] to the rows of ``sample``: float64 [n], [n]."""
     mean, sigma = np.empty(len(vectors)), np.empty(len(vectors))
     for at in range(0, len(vectors), BLOCK):
-        products = vectors[at : at + BLOCK] @ sample.T
+        products = comparison.likeness(vectors[at : at + BLOCK], sample)
         mean[at : at + BLOCK] = products.mean(axis=1, dtype=np.float64)
         sigma[at : at + BLOCK] = products.std(axis=1, dtype=np.float64)
     return mean, np.maximum(sigma, LEAST_SIGMA)
@@ -186,7 +193,7 @@ def searched(
     found = []
     for candidate in vote(start_s, ids, z, haystack.places, CANDIDATES):
         rows = haystack.places.rows(candidate.recording)
-        z = haystack.likeness(vectors @ haystack.rows(rows).T, rows, own)
+        z = haystack.likeness(haystack.similarity(vectors, rows), rows, own)
         place = refine(candidate, start_s, z, haystack.places.start_s[rows])
         found.append(_aligned(place, stretch, haystack))
     found.sort(key=lambda a: -a.score)
@@ -249,7 +256,7 @@ def _judged(
     """The best stretch of pairs: windows that begin at ``start_s`` [P] and segments [P]."""
     rows = haystack.places.rows(candidate.recording)
     segment_s = haystack.places.start_s[rows]
-    z = haystack.likeness(vectors @ haystack.rows(rows).T, rows, own)
+    z = haystack.likeness(haystack.similarity(vectors, rows), rows, own)
     worths = worth(z, segment, segment_s)
     worths[~np.any(vectors != 0, axis=1)] = 0.0
     return align(candidate, worths, start_s, segment_s[segment])

@@ -41,6 +41,7 @@ from pipeline.base.config import digest
 from pipeline.base.files import atomic_write, read_json, sha256_file, write_json
 from pipeline.descriptors.contract import Side
 from pipeline.store.schema import is_sealed, seal
+from trainer.retrieval.lags import Comparison
 from trainer.run import open_run
 from trainer.search.chance import Chance
 from trainer.search.contents import SIDES
@@ -115,6 +116,7 @@ class Index:
             mean=self.rows.column(f"{side}_mean").to_numpy(),
             sigma=self.rows.column(f"{side}_sigma").to_numpy(),
             nearest=self.nearest[side],
+            comparison=comparison_in(self.record),
         )
 
     def places(self) -> Places:
@@ -196,6 +198,7 @@ def _opened(path: Path, record: dict[str, Any], exact: bool) -> Index:
         if sha256_file(file) != entry["sha256"]:
             raise damaged(path, name, "does not match its SHA-256")
     shape = (record["rows"], record["embedder"]["width"])
+    comparison = comparison_in(record)
     stored: dict[Side, Half] = {}
     for side in SIDES:
         stored[side] = np.load(path / record["data"][side], mmap_mode="r", allow_pickle=False)
@@ -211,9 +214,9 @@ def _opened(path: Path, record: dict[str, Any], exact: bool) -> Index:
     def finder(side: Side) -> Exact | Approximate:
         made = approximate(side)
         if made is None:
-            return Exact(vectors[side])
+            return Exact(vectors[side], comparison)
         try:
-            found = Approximate.open(path / made["file"], made["probes"])
+            found = Approximate.open(path / made["file"], made["probes"], comparison)
         except RuntimeError:  # FAISS's word for a file that is not there
             raise IndexFolderError(
                 f"{path} was brought up to date meanwhile; repeat the query", kind="changed"
@@ -233,6 +236,11 @@ def _opened(path: Path, record: dict[str, Any], exact: bool) -> Index:
         vectors=vectors,
         nearest=nearest,
     )
+
+
+def comparison_in(record: dict[str, Any]) -> Comparison:
+    """How an index compares; indexes from before there was a choice do so by cosine."""
+    return Comparison(**record["embedder"].get("comparison", {}))
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pipeline.base.errors import MissingExtra, UsageError
 from pipeline.base.files import FolderLock, sweep_temporaries
 from pipeline.descriptors.contract import Side
 from pipeline.store.reader import Store
+from trainer.retrieval.lags import Comparison
 from trainer.search import chance, folder
 from trainer.search.contents import (
     SIDES,
@@ -139,7 +140,10 @@ def make_index(
         places = places_of(listed, store)
         exact: dict[Side, FloatArray] = {s: v.astype(np.float32) for s, v in vectors.items()}
         sample = spread(len(places.recording), BACKGROUND)
-        likeness = {side: moments(exact[side], exact[OTHER[side]][sample]) for side in SIDES}
+        comparison = embedder.comparison
+        likeness = {
+            side: moments(exact[side], exact[OTHER[side]][sample], comparison) for side in SIDES
+        }
         data: dict[str, str] = {}
         for side in SIDES:
             data[side] = keep(out, side, ".npy", partial(_save, vectors[side]))
@@ -147,12 +151,13 @@ def make_index(
             data[stem] = keep(out, stem, ".parquet", partial(pq.write_table, table))
         if approximate:
             say("building the approximate indexes")
-        built = _approximate(out, exact) if approximate else None
+        built = _approximate(out, exact, comparison) if approximate else None
         model = None if keep_model is None else folder.keep_model(out, keep_model)
         say("measuring what chance scores")
         record = {
             "embedder": {
                 "name": embedder.name, "identity": embedder.identity, "width": embedder.width,
+                "comparison": dataclasses.asdict(comparison),
             },
             "store": about,
             "rows": len(places.recording),
@@ -215,10 +220,12 @@ def _write(content: bytes, file: IO[Any]) -> None:
     file.write(content)
 
 
-def _approximate(out: Path, vectors: dict[Side, FloatArray]) -> dict[str, dict[str, Any]]:
+def _approximate(
+    out: Path, vectors: dict[Side, FloatArray], comparison: Comparison
+) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for side in SIDES:
-        built = build_approximate(vectors[side], vectors[OTHER[side]])
+        built = build_approximate(vectors[side], vectors[OTHER[side]], comparison)
         name = keep(out, side, ".faiss", partial(_write, built.nearest.as_bytes()))
         found[side] = {
             "file": name, "probes": built.nearest.probes, "recall": round(built.recall, 4),
@@ -249,7 +256,8 @@ def _chance(
             background=own[spread(len(own), BACKGROUND)],
             mean=mean.astype(np.float32),
             sigma=sigma.astype(np.float32),
-            nearest=Exact(own),
+            nearest=Exact(own, embedder.comparison),
+            comparison=embedder.comparison,
         )
         cut = cut_queries(store, places, numbers, asked, max(chance.LENGTHS_S), STRETCHES)
         queries = (

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from pipeline.base.errors import MissingExtra
 from trainer.retrieval.hashing import splitmix64
+from trainer.retrieval.lags import COSINE, Comparison
 from trainer.retrieval.metrics import top_columns
 
 BLOCK = 1 << 24  # products at a time: 64 MiB of float32
@@ -38,8 +39,8 @@ Ints = npt.NDArray[np.int64]
 class Exact:
     """All products of a query with unit rows ``vectors`` [n, D]."""
 
-    def __init__(self, vectors: FloatArray) -> None:
-        self.vectors = vectors
+    def __init__(self, vectors: FloatArray, comparison: Comparison = COSINE) -> None:
+        self.vectors, self.comparison = vectors, comparison
 
     def top(self, vectors: FloatArray, k: int) -> tuple[FloatArray, Ints]:
         """Similarities and rows [W, k] of the k most similar, in no order."""
@@ -47,7 +48,7 @@ class Exact:
         step = max(k, BLOCK // max(1, len(vectors)))
         found, rows = [], []
         for at in range(0, n, step):
-            products = vectors @ self.vectors[at : at + step].T
+            products = self.comparison.likeness(vectors, self.vectors[at : at + step])
             columns = top_columns(products, min(k, products.shape[1]))
             found.append(np.take_along_axis(products, columns, axis=1))
             rows.append(columns + at)
@@ -62,13 +63,13 @@ class Exact:
 class Approximate:
     """An inverted file that was built by :func:`build_approximate`."""
 
-    def __init__(self, index: Any, probes: int) -> None:
-        self.index, self.probes = index, probes
+    def __init__(self, index: Any, probes: int, comparison: Comparison = COSINE) -> None:
+        self.index, self.probes, self.comparison = index, probes, comparison
 
     @classmethod
-    def open(cls, path: Path, probes: int) -> Approximate:
+    def open(cls, path: Path, probes: int, comparison: Comparison = COSINE) -> Approximate:
         """From its file."""
-        return cls(load_faiss().read_index(str(path)), probes)
+        return cls(load_faiss().read_index(str(path)), probes, comparison)
 
     def as_bytes(self) -> bytes:
         """Its file."""
@@ -77,9 +78,25 @@ class Approximate:
     def top(self, vectors: FloatArray, k: int) -> tuple[FloatArray, Ints]:
         """Similarities and rows [W, k]; -1 where fewer than k were looked at."""
         self.index.nprobe = self.probes
-        similarity, rows = self.index.search(np.ascontiguousarray(vectors), k)
-        similarity[rows < 0] = 0.0  # not the lowest float32: likenesses of that run over
-        return similarity, rows.astype(np.int64)
+        found = []
+        for moved, lost in self.comparison.moved(vectors):
+            similarity, rows = self.index.search(np.ascontiguousarray(moved), k)
+            similarity[rows < 0] = 0.0  # not the lowest float32: likenesses of that run over
+            found.append((similarity - lost, rows.astype(np.int64)))
+        return found[0] if len(found) == 1 else _best_of(found, k)
+
+
+def _best_of(found: list[tuple[FloatArray, Ints]], k: int) -> tuple[FloatArray, Ints]:
+    """The k most similar rows [W, k] of several searches, each row once; -1 where there are fewer."""
+    similarity = np.concatenate([s for s, _ in found], axis=1)
+    rows = np.concatenate([r for _, r in found], axis=1)
+    order = np.lexsort((-similarity, rows), axis=1)
+    similarity, rows = (np.take_along_axis(x, order, axis=1) for x in (similarity, rows))
+    rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = -1  # the same row again, less similar
+    best = np.argsort(np.where(rows < 0, np.inf, -similarity), axis=1, kind="stable")[:, :k]
+    similarity, rows = (np.take_along_axis(x, best, axis=1) for x in (similarity, rows))
+    similarity[rows < 0] = 0.0
+    return similarity, rows
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +115,9 @@ class Built:
     seconds: float
 
 
-def build_approximate(vectors: FloatArray, queries: FloatArray) -> Built:
+def build_approximate(
+    vectors: FloatArray, queries: FloatArray, comparison: Comparison = COSINE
+) -> Built:
     """Index unit rows [n, D]; choose how far to look by trial ``queries`` [q, D] of the other side."""
     faiss, began = load_faiss(), time.perf_counter()
     n, width = vectors.shape
@@ -109,16 +128,18 @@ def build_approximate(vectors: FloatArray, queries: FloatArray) -> Built:
     tried = queries[spread(len(queries), TRIED)]
     tried = tried[np.any(tried != 0, axis=1)]
     k = min(K, n)
-    _, wanted = Exact(vectors).top(tried, k)
+    _, wanted = Exact(vectors, comparison).top(tried, k)
     probes, recall = 1, 0.0
     while True:
-        _, rows = Approximate(index, probes).top(tried, k)
+        _, rows = Approximate(index, probes, comparison).top(tried, k)
         recall = recall_of(rows, wanted)
         if recall >= WANTED or probes >= centres:
             break
         probes = min(centres, max(probes + 1, round(probes * 1.25)))
     return Built(
-        nearest=Approximate(index, probes), recall=recall, seconds=time.perf_counter() - began
+        nearest=Approximate(index, probes, comparison),
+        recall=recall,
+        seconds=time.perf_counter() - began,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trainer.retrieval.lags import Comparison
 from trainer.search import nearest
 from trainer.search.nearest import Approximate, Exact, build_approximate, recall_of, spread
 
@@ -114,3 +115,42 @@ def test_samples_are_these_for_ever() -> None:
     assert (many.min(), many.max()) >= (0, 4900)
     thirds = np.histogram(many, 5, (0, 5000))[0]
     assert thirds.min() > 350  # from everywhere
+
+
+AT_LAGS = Comparison(slots=8, lags=2, cost=0.05)
+
+
+def best_lag(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return AT_LAGS.of(
+        np.repeat(queries, len(rows), axis=0), np.tile(rows, (len(queries), 1))
+    ).pairs(*[np.arange(len(queries) * len(rows))] * 2).reshape(len(queries), len(rows))  # fmt: skip
+
+
+def test_at_the_best_of_several_lags_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest, "BLOCK", 500)
+    rows, queries = random_rows(300), random_rows(9, seed=1)
+    similarity, found = Exact(rows, AT_LAGS).top(queries, 7)
+    likeness = best_lag(queries, rows)
+    wanted = np.argsort(-likeness, axis=1)[:, :7]
+    assert (np.sort(found, axis=1) == np.sort(wanted, axis=1)).all()
+    np.testing.assert_allclose(similarity, np.take_along_axis(likeness, found, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [10, 250])
+def test_at_the_best_of_several_lags_nearly(
+    clustered: tuple[np.ndarray, np.ndarray], k: int
+) -> None:
+    pytest.importorskip("faiss")
+    rows, queries = clustered
+    built = build_approximate(rows, queries, AT_LAGS)
+    assert built.recall >= 0.9
+    similarity, found = built.nearest.top(queries, k)
+    assert similarity.shape == found.shape == (100, k)
+    for own in found:
+        there = own[own >= 0]
+        assert len(np.unique(there)) == len(there)
+    there = found >= 0
+    expected = np.take_along_axis(best_lag(queries, rows), np.maximum(found, 0), axis=1)
+    assert (similarity[there] <= expected[there] + 2e-3).all()  # a lag may not have been looked at
+    assert float(np.mean(similarity[there] >= expected[there] - 2e-3)) > (0.9 if k == 10 else 0.8)
+    assert (similarity[~there] == 0).all()
