@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,22 @@ def contents(store: Path) -> dict[str, bytes]:
         for p in sorted(store.rglob("*"))
         if p.is_file() and p.name not in records
     }
+
+
+def differing(a: Mapping[str, bytes], b: Mapping[str, bytes]) -> dict[str, tuple[int, int, int]]:
+    """Which files of two :func:`contents` differ: their sizes (-1: not there), and their
+    first bytes that differ (-1: none of those that both have).
+
+    To be compared with ``{}``: a failure then names files instead of printing them.
+    """
+    found = {}
+    for name in sorted({*a, *b}):
+        one, other = a.get(name), b.get(name)
+        if one != other:
+            pairs = enumerate(zip(one or b"", other or b"", strict=False))
+            first = next((at for at, (x, y) in pairs if x != y), -1)
+            found[name] = (*(-1 if x is None else len(x) for x in (one, other)), first)
+    return found
 
 
 def same_store(a: Path, b: Path) -> bool:

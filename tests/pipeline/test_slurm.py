@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from makers import Quiet, contents
+from makers import Quiet, contents, differing
 from slurm_queue import queue as shared_queue
 from slurm_queue import require_slurm
 
@@ -47,7 +47,7 @@ def logs(folder: Path) -> str:
 
 
 def same(store: Path, other: Path) -> None:
-    assert contents(store) == contents(other)
+    assert differing(contents(store), contents(other)) == {}
     assert Store.open(store).record["files"] == Store.open(other).record["files"]
     verify(store, Quiet())
 

@@ -28,6 +28,7 @@ from pipeline.base.errors import StoreError
 from pipeline.base.files import FolderLock
 from pipeline.store import Store
 from trainer.export import pack_model
+from trainer.retrieval.lags import Comparison
 from trainer.run import open_run
 from trainer.search import contents, indexing
 from trainer.search.embedders import BaselineEmbedder, ModelEmbedder
@@ -286,6 +287,27 @@ def test_the_approximate_index_is_used_unless_exactness_is_asked_for(
     assert made.approximate is None
     assert not list(copy.glob("*.faiss"))
     assert isinstance(open_index(copy).nearest["midi"], Exact)
+
+
+@pytest.mark.parametrize("approximate", [False, True])
+def test_an_index_compares_as_its_embedder_does(
+    approximate: bool, store_of: Any, out: Path
+) -> None:
+    if approximate:
+        pytest.importorskip("faiss")
+    embedder = Counting()
+    embedder.comparison = Comparison(slots=8, lags=2, cost=0.05)
+    make_index(store_of((0, 1)), embedder, out, approximate=approximate)
+    index = open_index(out)
+    for side, other in (("audio", "midi"), ("midi", "audio")):
+        haystack = index.haystacks[side]
+        nearest: Any = haystack.nearest
+        assert isinstance(nearest, Approximate if approximate else Exact)
+        assert haystack.comparison == nearest.comparison == embedder.comparison
+        sample = index.stored[other].astype(np.float32)  # few rows: the sample is all of them
+        wanted = embedder.comparison.likeness(index.stored[side].astype(np.float32), sample)
+        np.testing.assert_allclose(haystack.mean, wanted.mean(axis=1), atol=1e-5)
+        np.testing.assert_allclose(haystack.sigma, wanted.std(axis=1), atol=1e-5)
 
 
 # ---- models
