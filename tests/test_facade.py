@@ -23,6 +23,7 @@ from trainer.cli import export_app, train_app
 from trainer.embed import embed_split
 from trainer.retrieval.gallery import RetrievalError
 from trainer.run import open_run, residents
+from trainer.scoring import comparison_of
 from trainer.search import embedders
 from trainer.search.errors import QueryError
 from trainer.search.queries import MidiQuery, read_notes
@@ -93,6 +94,19 @@ def model(train):
 def files(corpus: Path) -> tuple[Path, Path]:
     """Sound and notes of the second recording."""
     return corpus.parent / SPECS[1].audio, corpus.parent / SPECS[1].midi
+
+
+def test_likeness_is_what_scores_see(model, train, files) -> None:
+    sound, notes = xmodal.embed_audio(model, files[0]), xmodal.embed_midi(model, files[1])
+    found = xmodal.likeness(model, sound, notes)
+    assert found.shape == (len(sound), len(notes))
+    n = min(found.shape)
+    similarity = comparison_of(open_run(train("a4r")).config).of(sound[:n], notes[:n])
+    np.testing.assert_allclose(found[:n, :n], similarity.rows(np.arange(n)), atol=1e-6)
+    assert (found >= sound @ notes.T - 1e-6).all()  # of lags one is none
+    plain = xmodal.load_model(train("d0", "--preset", "paper"))
+    x = xmodal.embed_midi(plain, files[1])
+    np.testing.assert_allclose(xmodal.likeness(plain, x, x), x @ x.T, atol=1e-6)
 
 
 @pytest.mark.parametrize("arm", ["a4r", "d4r", "d4"])

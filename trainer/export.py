@@ -135,7 +135,7 @@ def _card(facts: dict[str, Any]) -> str:
     return f"""# {facts["name"]}
 
 An audio–MIDI retrieval model: a 4-second piano segment's sound, or its notes, as one vector of
-{config["head"]["embedding"]} numbers; mates are near by cosine similarity.
+{config["head"]["embedding"]} numbers; mates are alike.
 {warning}
 | | |
 |---|---|
@@ -168,11 +168,13 @@ S is the smaller recall at 10 of the two directions. The model was chosen on the
 import xmodal
 
 model = xmodal.load_model("{facts["name"]}")  # the path of this folder
-similarity = xmodal.embed_audio(model, "a.wav") @ xmodal.embed_midi(model, "a.mid").T
+sound, notes = xmodal.embed_audio(model, "a.wav"), xmodal.embed_midi(model, "a.mid")
+similarity = xmodal.likeness(model, sound, notes)
 ```
 
-Vectors of windows of four seconds, one a second. The package's commands take this folder where they
-take that of a run.
+Vectors of windows of four seconds, one a second. Beyond the plain cosine, similarity allows for clocks
+that are a little apart where a model's vectors are sharp in time. The package's commands take this
+folder where they take that of a run.
 """
 
 

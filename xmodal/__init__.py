@@ -1,13 +1,15 @@
 """The façade: what a user of trained models and stores needs, under one name.
 
 A model embeds windows of four seconds; window k begins k · ``hop_s`` seconds into the sound or the
-notes. Vectors are of length 1 (of a window without a sound: 0), so that the product of two is their
-likeness. Notes need no optional package; sound needs the extra ``features`` where the model reads
-descriptors of it, or a file is to be decoded. Importing this imports nothing of weight.
+notes. Vectors are of length 1 (of a window without a sound: 0). How like two of them are, the model
+says: by their cosine, or by the best of several where its vectors are sharp in time. Notes need no
+optional package; sound needs the extra ``features`` where the model reads descriptors of it, or a file
+is to be decoded. Importing this imports nothing of weight.
 
 >>> import xmodal
 >>> model = xmodal.load_model("models/a4r")  # doctest: +SKIP
->>> xmodal.embed_audio(model, "a.wav") @ xmodal.embed_midi(model, "a.mid").T  # doctest: +SKIP
+>>> sound = xmodal.embed_audio(model, "a.wav")  # doctest: +SKIP
+>>> xmodal.likeness(model, sound, xmodal.embed_midi(model, "a.mid"))  # doctest: +SKIP
 >>> store = xmodal.open_store("data/features/demo-0123456789ab")  # doctest: +SKIP
 """
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from pipeline.store import Store
     from trainer.search.embedders import ModelEmbedder
 
-__all__ = ["__version__", "embed_audio", "embed_midi", "load_model", "open_store"]
+__all__ = ["__version__", "embed_audio", "embed_midi", "likeness", "load_model", "open_store"]
 
 __version__ = "0.1.0"
 
@@ -77,6 +79,17 @@ def embed_midi(model: ModelEmbedder, midi: Any, hop_s: float = 1.0) -> npt.NDArr
 
     query = read_notes(midi)
     return model.of_query(query, window_starts(query.seconds, hop_s))
+
+
+def likeness(
+    model: ModelEmbedder, vectors: npt.NDArray[np.float32], others: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """How like each of [n, width] is to each of [m, width], as the model's scores see it: [n, m].
+
+    At most 1. The plain cosine of models whose vectors are not made of parts of time; of those that
+    are, the best at a few lags (:mod:`trainer.retrieval.lags`).
+    """
+    return model.comparison.likeness(vectors, others)
 
 
 def open_store(path: str | Path) -> Store:
