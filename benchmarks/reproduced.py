@@ -34,6 +34,7 @@ from trainer.floors import BASELINE_FOLDER, Floor
 from trainer.layout import EVALUATION
 from trainer.records import file_name, read_scored, scores_due
 from trainer.retrieval.compare import compare
+from trainer.run import open_run
 
 SIDES = ("a2m", "m2a")
 FULL_METRICS = ("S", "a2m R@1", "m2a R@1")
@@ -206,7 +207,8 @@ def _on_real(sweeps: Sequence[Sweep], store: Path, real: Path) -> dict[str, Any]
     }
     first = next(iter(runs.values()))[0]
     floors = command("xmodal-evaluate", first, "--split", "test", "--store", real)["floors"]
-    opened = Store.open(real)
+    opened, cache = Store.open(real), first.parent / BASELINE_FOLDER
+    size = open_run(first).config.evaluation.pool_size
     several = [path for paths in runs.values() if len(paths) > 2 for path in paths]
     there = importlib.util.find_spec("librosa") is not None
     beside = FLOORS_ON_REAL if there else FLOORS_ON_REAL[1:]
@@ -225,7 +227,7 @@ def _on_real(sweeps: Sequence[Sweep], store: Path, real: Path) -> dict[str, Any]
             for c in compared
         ],
         "left_to_gain": {
-            name: _left_to_gain(Floor(name, opened, "test", cache=first.parent / BASELINE_FOLDER))
+            name: _left_to_gain(Floor(name, opened, "test", cache=cache, pool_size=size))
             for name in floors
         },
     }

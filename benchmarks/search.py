@@ -30,10 +30,11 @@ from benchmarks.corpora import DEMO
 from pipeline.descriptors.contract import Side
 from pipeline.store import Store
 from trainer.export import pack_model
+from trainer.retrieval.lags import Comparison
 from trainer.search.asking import ask
 from trainer.search.embedders import Embedder, ModelEmbedder, embedder_of, unit
 from trainer.search.finding import OTHER, moments
-from trainer.search.folder import BACKGROUND, SIDES, Index, open_index
+from trainer.search.folder import BACKGROUND, SIDES, Index, comparison_in, open_index
 from trainer.search.indexing import make_index
 from trainer.search.nearest import Approximate, Exact, build_approximate, recall_of, spread
 from trainer.search.queries import MidiQuery, Query, read_query
@@ -82,7 +83,7 @@ def main() -> None:
         }
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # whose peak memory is its own
         result["approximate"] = pool.submit(
-            approximate, {s: index.vectors[s] for s in SIDES}
+            approximate, {s: index.vectors[s] for s in SIDES}, comparison_in(index.record)
         ).result()
     write("search", result)
 
@@ -124,6 +125,7 @@ def minute_queries(store: Store) -> dict[Side, Query]:
 def enlarged(index: Index, rows: int) -> Index:
     """An index of so many rows: the index itself, then recordings whose vectors are disturbed ones."""
     vectors = {side: disturbed(index.vectors[side], rows, keep=True) for side in SIDES}
+    comparison = comparison_in(index.record)
     recording, start = (index.rows.column(n).to_numpy() for n in ("recording", "start_s"))
     more = np.arange(rows - len(recording))
     first = index.recordings.num_rows
@@ -133,7 +135,7 @@ def enlarged(index: Index, rows: int) -> Index:
     }
     sample = spread(rows, BACKGROUND)
     for side in SIDES:
-        mean, sigma = moments(vectors[side], vectors[OTHER[side]][sample])
+        mean, sigma = moments(vectors[side], vectors[OTHER[side]][sample], comparison)
         columns[f"{side}_mean"] = mean.astype(np.float32)
         columns[f"{side}_sigma"] = sigma.astype(np.float32)
     recordings = 1 + int(columns["recording"].max())
@@ -148,7 +150,7 @@ def enlarged(index: Index, rows: int) -> Index:
         rows=pa.table(columns),
         stored={side: v.astype(np.float16) for side, v in vectors.items()},
         vectors=dict(vectors),
-        nearest={side: Exact(vectors[side]) for side in SIDES},
+        nearest={side: Exact(vectors[side], comparison) for side in SIDES},
     )
 
 
@@ -174,15 +176,15 @@ def asking(query: Query, index: Index, embedder: Embedder) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def approximate(own: dict[Side, FloatArray]) -> dict[str, Any]:
+def approximate(own: dict[Side, FloatArray], comparison: Comparison) -> dict[str, Any]:
     """One query at a time over a million vectors, both ways in turn; the last embedder's."""
     vectors = disturbed(own["audio"], MANY)
     queries = disturbed(own["midi"], 2 * len(own["midi"]), seed=1)
     half = len(queries) // 2  # the trial queries are not those that are measured
     before = peak_kib()
-    built = build_approximate(vectors, queries[:half])
+    built = build_approximate(vectors, queries[:half], comparison)
     after = peak_kib()
-    exact = Exact(vectors)
+    exact = Exact(vectors, comparison)
     asked = queries[half:][spread(half, ASKED)]
     nearest: Approximate = built.nearest
     pairs, rows, wanted = [], [], []

@@ -104,6 +104,7 @@ def test_likeness_is_what_scores_see(model, train, files) -> None:
     similarity = comparison_of(open_run(train("a4r")).config).of(sound[:n], notes[:n])
     np.testing.assert_allclose(found[:n, :n], similarity.rows(np.arange(n)), atol=1e-6)
     assert (found >= sound @ notes.T - 1e-6).all()  # of lags one is none
+    assert (found > sound @ notes.T + 1e-4).any()
     plain = xmodal.load_model(train("d0", "--preset", "paper"))
     x = xmodal.embed_midi(plain, files[1])
     np.testing.assert_allclose(xmodal.likeness(plain, x, x), x @ x.T, atol=1e-6)

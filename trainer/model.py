@@ -31,7 +31,7 @@ __all__ = ["Batch", "ModuleCount", "RetrievalModel", "build_model", "parameter_i
 
 
 class RetrievalModel(nn.Module):
-    """Sound and notes of a segment → one 256-vector each, comparable by cosine similarity.
+    """Sound and notes of a segment → one vector each, alike for mates.
 
     The base model is built before the mechanisms, so that arms of one seed share base weights.
     """

@@ -158,6 +158,12 @@ def _check_rest(config: RunConfig) -> None:
         raise ConfigError(
             f"unknown freeze policy '{config.freeze}': known: {', '.join(FREEZE_POLICIES)}"
         )
+    head = config.head
+    if head.lag_cost < 0 or not 0 <= head.lags < head.slots:
+        raise ConfigError(
+            f"head.lags = {head.lags}, head.lag_cost = {head.lag_cost}: at least 0, and fewer lags "
+            f"than head.slots = {head.slots}; head.lags = 0 compares by cosine alone"
+        )
     for side, encoder in (("audio", config.audio), ("midi", config.midi)):
         parts = POOLS.get(encoder.pool.name)
         pool = parts(from_plain(parts.Options, encoder.pool.options, f"{side}.pool.options"))
@@ -165,11 +171,6 @@ def _check_rest(config: RunConfig) -> None:
             raise ConfigError(
                 f"head.slots = {config.head.slots} must divide the {pool.parts} parts of the {side} "
                 f"pool and the embedding's {config.head.embedding} values"
-            )
-        if config.head.lag_cost < 0 or not 0 <= config.head.lags < config.head.slots:
-            raise ConfigError(
-                f"head.lags = {config.head.lags}, head.lag_cost = {config.head.lag_cost}: at least 0, "
-                f"and fewer lags than the {config.head.slots} slots"
             )
         width = encoder.transformer.width
         for heads in (encoder.transformer.heads, config.mechanisms.heads):

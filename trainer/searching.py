@@ -25,7 +25,7 @@ from trainer.search.nearest import has_faiss
 from trainer.search.queries import MIDI_SUFFIXES, Query, read_query
 
 FEATURES, INDEXES = Path("data/features"), Path("data/indexes")
-LARGE = 300_000  # rows from which an exact search is felt
+LARGE = 300_000  # products a window from which an exact search is felt
 SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".au", ".w64")
 
 
@@ -71,7 +71,8 @@ def index(
             f"  approximate, {side}: finds {built['recall']:.1%} of the ten nearest, looking into "
             f"{built['probes']} groups, built in {built['seconds']:.0f} s"
         )
-    if made.approximate is None and made.rows > LARGE:
+    lags = 2 * embedder.comparison.lags + 1
+    if made.approximate is None and made.rows * lags > LARGE:
         lines.append("  for answers in less time: --approximate")
     lines.append(f"next: {program('xmodal-search')} query FILE --index {target}")
     console.result(made.plain(), "\n".join(lines))

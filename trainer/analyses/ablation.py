@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.descriptors.contract import Side
 from trainer.analyses import pictures
-from trainer.analyses.bench import Bench, FloatArray, normalised
+from trainer.analyses.bench import Bench, FloatArray
 from trainer.analyses.contract import (
     Analysis,
     AnalysisError,
@@ -38,6 +38,7 @@ from trainer.analyses.contract import (
 )
 from trainer.analyses.replacements import KINDS, Kind, partners, replacement
 from trainer.analyses.verification import Verified
+from trainer.scoring import comparison_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -171,11 +172,11 @@ def ablated(bench: Bench, side: Side, arrays: Sequence[str], kind: Kind, variant
 def follows(bench: Bench, side: Side, embeddings: Mapping[Side, FloatArray]) -> float:
     """Share of valid segments whose changed embedding is nearer to their partner's pair."""
     other: Side = "midi" if side == "audio" else "audio"
-    changed, pairs = normalised(embeddings[side]), normalised(bench.embeddings[other])
     partner = partners(bench)
     valid = (
         bench.gallery.valid & bench.gallery.valid[partner] & (partner != np.arange(len(partner)))
     )
-    own = np.einsum("nd,nd->n", changed, pairs)
-    theirs = np.einsum("nd,nd->n", changed, pairs[partner])
+    likeness = comparison_of(bench.run.config).of(embeddings[side], bench.embeddings[other])
+    each = np.arange(len(partner))
+    own, theirs = likeness.pairs(each, each), likeness.pairs(each, partner)
     return float(np.mean((theirs > own)[valid]))

@@ -23,6 +23,8 @@ import numpy.typing as npt
 from trainer.retrieval.gallery import RetrievalError
 from trainer.retrieval.metrics import Cosine, Embeddings, FloatArray, blocks
 
+FEW = 32  # queries
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
@@ -42,6 +44,12 @@ class Comparison:
         """Of unit rows [W, d] and [n, d]: float32 [W, n]."""
         if self.lags == 0:
             return left @ right.T
+        if len(left) <= FEW:  # one larger product is faster than several small ones
+            moved, lost_L = zip(*self.moved(left), strict=True)
+            found_LWN = (np.concatenate(moved) @ right.T).reshape(len(moved), len(left), -1)
+            found_LWN -= np.array(lost_L)[:, None, None]
+            best: FloatArray = found_LWN.max(axis=0)
+            return best
         out = np.full((len(left), len(right)), -np.inf, np.float32)
         for mine, other, lost in self.steps(left.shape[1]):
             found = left[:, mine] @ right[:, other].T
@@ -60,7 +68,20 @@ class Comparison:
             yield found, lost
 
     def steps(self, width: int) -> Iterator[tuple[slice, slice, np.float32]]:
-        """At every lag: which numbers of one stand beside which of the other, and what it costs."""
+        """At every lag: which numbers of one stand beside which of the other, and what it costs.
+
+        Raises
+        ------
+        RetrievalError
+            (kind ``shape``) when so many numbers are no whole parts, or there are no more parts than
+            lags.
+        """
+        if width % self.slots or self.slots <= self.lags:
+            raise RetrievalError(
+                f"embeddings of {width} numbers cannot be compared in {self.slots} parts at up to "
+                f"{self.lags} parts' lag",
+                kind="shape",
+            )
         part = width // self.slots
         for lag in range(-self.lags, self.lags + 1):
             apart = abs(lag) * part
@@ -73,24 +94,11 @@ COSINE = Comparison()
 
 
 class BestLag(Cosine):
-    """See the module; ``gap`` stays that of cosines.
-
-    Raises
-    ------
-    RetrievalError
-        as :class:`~trainer.retrieval.metrics.Cosine`, or (kind ``shape``) when ``d`` is no multiple
-        of the parts, or there are no more parts than lags.
-    """
+    """See the module; ``gap`` stays that of cosines. Errors as those of both."""
 
     def __init__(self, queries: Embeddings, candidates: Embeddings, comparison: Comparison) -> None:
         super().__init__(queries, candidates)
-        width, slots = queries.shape[1], comparison.slots
-        if width % slots or slots <= comparison.lags:
-            raise RetrievalError(
-                f"embeddings of {width} numbers cannot be compared in {slots} parts at up to "
-                f"{comparison.lags} parts' lag",
-                kind="shape",
-            )
+        list(comparison.steps(queries.shape[1]))  # the error comes now
         self._comparison = comparison
 
     def rows(self, queries: npt.NDArray[np.integer]) -> FloatArray:

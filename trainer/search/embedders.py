@@ -1,6 +1,7 @@
 """What turns windows of sound and of notes into vectors that can be compared: a model, or a baseline.
 
-Vectors are divided by their norm: the likeness of two is their dot product.
+Vectors are divided by their norm: the likeness of two is their dot product, or the best of several at
+small lags (:mod:`trainer.retrieval.lags`).
 
 sketch of a baseline
     Features of a baseline are thousands of numbers a segment, sharp to a frame (21 ms); windows of a

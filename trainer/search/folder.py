@@ -239,7 +239,7 @@ def _opened(path: Path, record: dict[str, Any], exact: bool) -> Index:
 
 
 def comparison_in(record: dict[str, Any]) -> Comparison:
-    """How an index compares; indexes from before there was a choice do so by cosine."""
+    """How an index compares; one from before there was a choice does so by cosine."""
     return Comparison(**record["embedder"].get("comparison", {}))
 
 

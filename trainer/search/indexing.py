@@ -39,6 +39,7 @@ from trainer.search.folder import (
     RECORD,
     Index,
     commit,
+    comparison_in,
     is_index,
     keep,
     open_index,
@@ -132,6 +133,7 @@ def make_index(
             and before.recordings.equals(names)
             and before.record["store"] == about
             and bool(before.record["approximate"]) == approximate
+            and comparison_in(before.record) == embedder.comparison
             and all(before.record["chance"][side]["seconds"] for side in SIDES)
         ):
             progress(had, "")

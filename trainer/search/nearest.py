@@ -1,12 +1,13 @@
 """The rows of an index that are most like a vector: exactly, or nearly and faster (FAISS).
 
 exact
-    All products, a block of rows at a time.
+    All products, at every lag at which vectors are compared, a block of rows at a time.
 approximate
     An inverted file (``IndexIVFScalarQuantizer``, float16; Jégou, Douze and Schmid 2011): rows are
     grouped around 4 √n centres, and a query looks into the groups of the centres nearest to it. Into
     how many is measured when it is built: the fewest by which vectors *of the other side*, which is
-    what queries are, find 97 % of their ten nearest rows.
+    what queries are, find 97 % of their ten nearest rows. Of every lag the query is moved, and asked
+    again.
 """
 
 from __future__ import annotations

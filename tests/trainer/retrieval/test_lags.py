@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from trainer_fakes import run_config
 
-from trainer.retrieval import metrics
+from pipeline.base.errors import ConfigError
+from trainer.retrieval import lags, metrics
 from trainer.retrieval.evaluate import score_embeddings
 from trainer.retrieval.gallery import Gallery, RetrievalError
 from trainer.retrieval.lags import COSINE, BestLag, Comparison
@@ -42,9 +43,13 @@ def by_loops(a: np.ndarray, m: np.ndarray) -> float:
     return float(max(found))
 
 
+@pytest.mark.parametrize("few", [0, 100])
 @pytest.mark.parametrize("block", [metrics.BLOCK, 50])
-def test_it_is_its_definition_block_by_block(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_its_definition_block_by_block(
+    block: int, few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(metrics, "BLOCK", block)
+    monkeypatch.setattr(lags, "FEW", few)
     a, m = embeddings(7, 1), embeddings(7, 2)
     forth, back = AT_LAGS.of(a, m), AT_LAGS.of(m, a)
     assert isinstance(forth, BestLag)
@@ -76,8 +81,11 @@ def test_silence_is_like_nothing() -> None:
     "comparison", [Comparison(slots=7, lags=1), Comparison(slots=2, lags=2), Comparison(lags=1)]
 )
 def test_parts_that_cannot_be_are_refused(comparison: Comparison) -> None:
+    a, m = embeddings(3, 1), embeddings(3, 2)
     with pytest.raises(RetrievalError, match="cannot be compared in"):
-        comparison.of(embeddings(3, 1), embeddings(3, 2))
+        comparison.of(a, m)
+    with pytest.raises(RetrievalError, match="cannot be compared in"):
+        comparison.likeness(a, m)
 
 
 @pytest.mark.parametrize("parts", [-3, -2, 0, 1, 2])
@@ -106,8 +114,13 @@ def test_notes_that_come_early_or_late_are_found_within_the_lags(parts: int) -> 
 
 def test_presets_say_how_they_are_compared() -> None:
     assert comparison_of(run_config("paper", "d0")) == COSINE
-    sound = run_config("sound", "d0")
-    assert comparison_of(sound) == Comparison(
-        slots=sound.head.slots, lags=sound.head.lags, cost=sound.head.lag_cost
-    )
-    assert sound.head.lags > 0
+    # What docs/evaluation.md says.
+    assert comparison_of(run_config("sound", "d0")) == Comparison(slots=64, lags=3, cost=0.02)
+
+
+@pytest.mark.parametrize(
+    "head", [{"lags": -1}, {"lags": 64}, {"lag_cost": -0.1}, {"slots": 1}, {"lags": 1, "slots": 1}]
+)
+def test_lags_that_cannot_be_are_no_configuration(head: dict) -> None:
+    with pytest.raises(ConfigError, match=r"head\.lags = .*head\.lags = 0 compares"):
+        run_config("sound", "d0", head=head)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from trainer.retrieval.lags import COSINE, Comparison
 from trainer.search.chance import Chance, measure
 from trainer.search.finding import Haystack, Stretch, moments, searched
 from trainer.search.nearest import Exact
@@ -90,17 +91,19 @@ class Heard:
 class Null:
     """An index in which nothing is like anything: both sides drawn alone, smooth over time."""
 
-    def __init__(self, seed: int, compositions: int = COMPOSITIONS) -> None:
+    def __init__(
+        self, seed: int, compositions: int = COMPOSITIONS, comparison: Comparison = COSINE
+    ) -> None:
         rng = np.random.default_rng(seed)
         self.composition = np.repeat(np.arange(compositions), ROWS)
         start = np.tile(np.arange(ROWS), compositions)
         self.rows = np.concatenate([stream(rng, ROWS) for _ in range(compositions)])
         other = np.concatenate([stream(rng, ROWS) for _ in range(compositions)])
-        mean, sigma = moments(self.rows, other)
+        mean, sigma = moments(self.rows, other, comparison)
         self.haystack = Haystack(
             vectors=self.rows, places=Places.of(self.composition, start, compositions),
             background=self.rows, mean=mean.astype(np.float32), sigma=sigma.astype(np.float32),
-            nearest=Exact(self.rows),
+            nearest=Exact(self.rows, comparison), comparison=comparison,
         )  # fmt: skip
         self.queries = [
             (self.stretch(stream(rng, 40, 4)), i % compositions) for i in range(QUERIES)
@@ -200,3 +203,27 @@ def test_the_same_music_under_another_title_is_left_out(null: Null, measured: Ch
 def test_few_compositions_cannot_say() -> None:
     assert Null(1, 4).measured().seconds == ()
     assert len(Null(1, 5).measured().seconds) == 5
+
+
+@pytest.mark.parametrize("comparison", [COSINE, Comparison(slots=WIDTH, lags=2, cost=0.01)])
+def test_windows_that_hear_everything_late_are_found_at_their_lag(comparison: Comparison) -> None:
+    index = Null(3, comparison=comparison)
+    places, pairs = [], []
+    for composition in range(8):
+        first = composition * ROWS
+        late = np.zeros((ROWS, WIDTH))
+        late[:, 2:] = index.rows[first : first + ROWS, :-2]
+        query = index.stretch(unit(np.repeat(late, 4, axis=0)[40:80]))
+        found = searched(query, index.haystack)
+        best = found[0] if found else None
+        places.append(
+            best is not None
+            and best.candidate.recording == composition
+            and abs(best.candidate.offset_s - 10.0) < 1.0
+        )
+        pairs.append(0 if best is None else best.pairs)
+    if comparison == COSINE:
+        assert sum(places) < 4
+    else:
+        assert all(places)
+        assert min(pairs) >= 6

@@ -28,7 +28,7 @@ from pipeline.base.errors import StoreError
 from pipeline.base.files import FolderLock
 from pipeline.store import Store
 from trainer.export import pack_model
-from trainer.retrieval.lags import Comparison
+from trainer.retrieval.lags import COSINE, Comparison
 from trainer.run import open_run
 from trainer.search import contents, indexing
 from trainer.search.embedders import BaselineEmbedder, ModelEmbedder
@@ -308,6 +308,13 @@ def test_an_index_compares_as_its_embedder_does(
         wanted = embedder.comparison.likeness(index.stored[side].astype(np.float32), sample)
         np.testing.assert_allclose(haystack.mean, wanted.mean(axis=1), atol=1e-5)
         np.testing.assert_allclose(haystack.sigma, wanted.std(axis=1), atol=1e-5)
+    # Compared otherwise it is no longer what it was, though no vector is made again.
+    other_way = Counting()
+    assert make_index(store_of((0, 1)), other_way, out, approximate=approximate).embedded == 0
+    assert not other_way.asked
+    assert open_index(out).haystacks["midi"].comparison == COSINE
+    make_index(store_of((0, 1)), embedder, out, approximate=approximate)
+    assert open_index(out).haystacks["midi"].comparison == embedder.comparison
 
 
 # ---- models
