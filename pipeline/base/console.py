@@ -22,6 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from pipeline.base.errors import EXIT_FAILURE, Interrupted, XmodalError
+from pipeline.base.unbroken import must_end
 
 PLAIN_EVERY_S = 5.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
@@ -164,13 +165,14 @@ def stop_signals_raise(remedy: str) -> Iterator[None]:
 
     For work that may stop anywhere because everything it writes is atomic. Python drops an exception
     that comes up inside a destructor; progress updates and the block's end raise it again. A compiler
-    of kernels would drop it, too, or break by it: there the signal comes again until it is done.
+    of kernels would drop it, too, or break by it, and a lock that is being given back would stay taken
+    (:mod:`pipeline.base.unbroken`): there the signal comes again until they are done.
     """
     again: list[threading.Timer] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
         _stopped.append(f"stopped by {signal.Signals(number).name}; {remedy}")
-        if _compiles(frame):
+        if _compiles(frame) or must_end(frame):
             again.append(threading.Timer(AGAIN_S, os.kill, (os.getpid(), number)))
             again[-1].daemon = True
             again[-1].start()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.base.errors import StoreError
+from pipeline.base.unbroken import unbroken
 
 HEARTBEAT_S = 30.0
 STALE_AFTER_S = 600.0
@@ -128,29 +129,22 @@ class FolderLock:
         # A complete lock file is linked into place: no reader ever sees an empty one.
         staged = self.path.with_name(f"{self.path.name}.{me['host']}.{me['pid']}")
         staged.write_text(json.dumps(me))
-        give_up = time.monotonic() + self._patience_s
         try:
-            while not self._link(staged):
-                owner = _read_owner(self.path)
-                if owner is not None and self._alive(owner):
-                    if time.monotonic() < give_up:
-                        time.sleep(0.05)
-                        continue
-                    raise StoreError(
-                        f"{self.path.parent} is being written by process {owner['pid']} on "
-                        f"{owner['host']}; wait for it, or stop it, then repeat the command",
-                        kind="locked",
-                    )
-                self._break_stale(owner)
-        finally:
-            staged.unlink(missing_ok=True)
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-        self._thread.start()
+            try:
+                self._wait_for(staged)
+            finally:
+                staged.unlink(missing_ok=True)
+            self._thread = threading.Thread(target=self._beat, daemon=True)
+            self._thread.start()
+        except BaseException:  # a stop signal just after it was taken
+            self.__exit__()
+            raise
         return self
 
+    @unbroken
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        if self._thread is not None:
+        if self._thread is not None and self._thread.ident is not None:
             self._thread.join()
         if self._mine():  # whoever was suspended for long may have lost it
             self.path.unlink(missing_ok=True)
@@ -159,6 +153,21 @@ class FolderLock:
         """Whether a live process holds it now."""
         owner = _read_owner(self.path)
         return owner is not None and self._alive(owner)
+
+    def _wait_for(self, staged: Path) -> None:
+        give_up = time.monotonic() + self._patience_s
+        while not self._link(staged):
+            owner = _read_owner(self.path)
+            if owner is not None and self._alive(owner):
+                if time.monotonic() < give_up:
+                    time.sleep(0.05)
+                    continue
+                raise StoreError(
+                    f"{self.path.parent} is being written by process {owner['pid']} on "
+                    f"{owner['host']}; wait for it, or stop it, then repeat the command",
+                    kind="locked",
+                )
+            self._break_stale(owner)
 
     def _link(self, staged: Path) -> bool:
         try:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from pipeline.base.errors import StoreError
+from pipeline.base.console import stop_signals_raise
+from pipeline.base.errors import Interrupted, StoreError
 from pipeline.base.files import FolderLock, atomic_write, read_json, sweep_temporaries, write_json
 
 
@@ -119,3 +123,43 @@ def test_racing_processes_are_never_inside_together(tmp_path: Path) -> None:
     won = [int(racer.communicate(timeout=60)[0]) for racer in racers]
     assert [racer.returncode for racer in racers] == [0, 0, 0]
     assert sum(won) >= 3
+
+
+def test_a_stop_signal_waits_until_a_lock_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the process that stops would wait for itself where it tidies up, and others for it."""
+    own = FolderLock._mine
+
+    def struck(lock: FolderLock) -> bool:
+        os.kill(os.getpid(), signal.SIGUSR2)
+        return own(lock)
+
+    after = ["not reached"]
+
+    def work() -> None:
+        with FolderLock(tmp_path):
+            monkeypatch.setattr(FolderLock, "_mine", struck)
+        monkeypatch.undo()
+        after[:] = [p.name for p in tmp_path.iterdir()]
+        time.sleep(10)  # it comes again
+
+    with pytest.raises(Interrupted, match="SIGUSR2; come back"), stop_signals_raise("come back"):
+        work()
+    assert after == []
+    with FolderLock(tmp_path):
+        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_stop_signal_just_after_a_lock_was_taken_gives_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def struck(thread: threading.Thread) -> None:
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    monkeypatch.setattr(threading.Thread, "start", struck)
+    with pytest.raises(Interrupted), stop_signals_raise("come back"), FolderLock(tmp_path):
+        pass
+    monkeypatch.undo()
+    with FolderLock(tmp_path):
+        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
