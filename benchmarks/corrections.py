@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import command, environment, write
-from benchmarks.reproduced import FULL_METRICS, scores_of
+from benchmarks.reproduced import difference_of, scores_of
 from benchmarks.scores import built
 from benchmarks.tiers import OWN
 from pipeline.store import Store
@@ -64,9 +64,7 @@ def _against(first: list[Scored], scored: list[Scored]) -> dict[str, Any] | None
     if scored is first:
         return None
     found = compare(first, scored)
-    kept = ("difference", "ci95", "p_seeds", "smallest_p", "p_queries", "stated")
-    told = {metric: {k: found[metric][k] for k in kept} for metric in FULL_METRICS}
-    return {**told, "seeds": found["seeds"], "unit": found["unit"], "units": found["units"]}
+    return {**difference_of(found), "units": found["units"]}
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def _line(line: Line) -> dict[str, Any]:
         "interval": line.interval and [round(x, 6) for x in line.interval],
         "interval_of": line.interval_of,
         **scores_of([s.record for s in line.scored]),
-        "against": {n: _difference(line.against[n]) for n in AGAINST if n in line.against},
+        "against": {n: difference_of(line.against[n]) for n in AGAINST if n in line.against},
     }
 
 
@@ -165,7 +165,8 @@ def scores_of(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _difference(found: Mapping[str, Any]) -> dict[str, Any]:
+def difference_of(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What is published of a comparison."""
     kept = ("difference", "ci95", "p_seeds", "smallest_p", "p_queries", "stated")
     metrics = {m: {k: found[m][k] for k in kept} for m in FULL_METRICS}
     return {**metrics, "seeds": found["seeds"], "unit": found["unit"]}
@@ -223,7 +224,7 @@ def _on_real(sweeps: Sequence[Sweep], store: Path, real: Path) -> dict[str, Any]
             for name, found in sorted(floors.items())
         },
         "differences": [
-            {"first": c["first"], "second": c["second"], **_difference(c["found"])}
+            {"first": c["first"], "second": c["second"], **difference_of(c["found"])}
             for c in compared
         ],
         "left_to_gain": {
@@ -240,7 +241,7 @@ def _left_to_gain(floor: Floor) -> dict[str, Any]:
     perfect = dataclasses.replace(
         scored, name="a perfect model", columns={**scored.columns, **nothing}
     )
-    return _difference(compare([scored], [perfect]))
+    return difference_of(compare([scored], [perfect]))
 
 
 def arm_runs(sweeps: Sequence[Sweep]) -> dict[str, list[Path]]:
