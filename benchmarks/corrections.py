@@ -4,7 +4,9 @@
 
 ``benchmarks/campaigns/corrections.toml`` on the demo: the corrected preset, and the same with one
 setting of the reference put back, three seeds each. Differences are paired on the same queries, and
-stated by the rules of ``xmodal-compare`` (here the setting is what is asked about).
+stated by the rules of ``xmodal-compare`` (here the setting is what is asked about), each against the
+first group of the same descriptors and mechanisms. And what the seed of the paper's pools does to the
+score of one model.
 """
 
 from __future__ import annotations
@@ -18,13 +20,16 @@ from benchmarks.reproduced import difference_of, scores_of
 from benchmarks.scores import built
 from benchmarks.tiers import OWN
 from pipeline.store import Store
+from trainer.analyses.bench import Bench
 from trainer.campaign.manifest import read_campaign
 from trainer.campaign.plan import plan_campaign
 from trainer.layout import EVALUATION
 from trainer.records import file_name, read_scored
 from trainer.retrieval.compare import Scored, compare
+from trainer.run import open_run
 
 CAMPAIGN = OWN / "corrections.toml"
+POOL_SEEDS = 20
 
 
 def main() -> None:
@@ -40,11 +45,15 @@ def main() -> None:
     command("xmodal-sweep", "run", *given, "--jobs", arguments.jobs, "--threads", 1)
     sweep = plan_campaign(read_campaign(str(CAMPAIGN), tiny=True), store, arguments.out)
     groups: dict[str, list[Scored]] = {}
+    firsts: dict[str, str] = {}  # by what the runs are given, the group that is as it is
+    beside: dict[str, str] = {}
     for run in sweep.runs:
         file = sweep.path(run) / EVALUATION / file_name("strict", "test")
         groups.setdefault(run.group, []).append(read_scored(file, run.folder, run.seed))
-    first = next(iter(groups.values()))
+        beside[run.group] = firsts.setdefault(str(run.config["pairs"]), run.group)
     opened = Store.open(store)
+    bench = Bench(open_run(sweep.path(sweep.runs[0])), opened, "test")
+    by_seed = [bench.scored("paper", seed).record["S"] for seed in range(POOL_SEEDS)]
     write(
         "corrections",
         {
@@ -52,17 +61,23 @@ def main() -> None:
             "identity": opened.identity,
             "updates": sweep.runs[0].updates,
             "batch_size": sweep.runs[0].config["budget"]["batch_size"],
-            "groups": {
-                name: {**scores_of([s.record for s in scored]), "against": _against(first, scored)}
+            "groups": [
+                {
+                    "name": name,
+                    **scores_of([s.record for s in scored]),
+                    "beside": beside[name],
+                    "against": None
+                    if beside[name] == name
+                    else _against(groups[beside[name]], scored),
+                }
                 for name, scored in groups.items()
-            },
+            ],
+            "pools": {"run": sweep.runs[0].folder, "S": [round(s, 6) for s in by_seed]},
         },
     )
 
 
-def _against(first: list[Scored], scored: list[Scored]) -> dict[str, Any] | None:
-    if scored is first:
-        return None
+def _against(first: list[Scored], scored: list[Scored]) -> dict[str, Any]:
     found = compare(first, scored)
     return {**difference_of(found), "units": found["units"]}
 

@@ -197,7 +197,8 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
     for analysis in tier.analyses if drawn else ():
         steps.run("analyse", "xmodal-analyze", analysis, *looked_at, "--out", out / "analyses")
     for analysis in tier.on_real if drawn and real is not None else ():
-        flags = ("--store", real, "--split", "test", "--out", out / "analyses-real")
+        beside = [w for floor in tier.asked_floors for w in ("--baseline", floor)]
+        flags = ("--store", real, "--split", "test", "--out", out / "analyses-real", *beside)
         steps.run("analyse", "xmodal-analyze", analysis, *looked_at, *flags)
     for name in tier.campaigns:  # and the floors, which found() reads
         given = _campaign(name, tier, store, out)

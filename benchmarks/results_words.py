@@ -221,17 +221,25 @@ def corrections() -> str:
     if not (RESULTS / "corrections.json").is_file():
         return f"{NOT_YET} `python -m benchmarks.corrections` does it."
     data = load("corrections")
-    lines = [row("put back", "S", "R@1", "difference of S"), "|---|--:|--:|---|"]
-    for name, found in data["groups"].items():
-        difference = "–" if found["against"] is None else _difference(found["against"])
-        lines.append(row(name, _spread(found["S"]), _spread(found["R@1"]), difference))
+    head = ("put back", "S", "R@1", "difference of S", "of R@1, sound to notes", "notes to sound")
+    lines = [row(*head), "|---|--:|--:|---|---|---|"]
+    for found in data["groups"]:
+        differences = [
+            _difference(found["against"], metric, ", none shown")
+            for metric in ("S", "a2m R@1", "m2a R@1")
+        ]
+        lines.append(row(found["name"], _spread(found["S"]), _spread(found["R@1"]), *differences))
+    asked = sum(found["against"] is not None for found in data["groups"])
+    pools = data["pools"]["S"]
     return "\n".join(
         [
             *lines,
             "",
             f"Three seeds each: mean (lowest–highest), {data['updates']} updates of "
             f"{data['batch_size']}; differences with 95 % intervals over seeds and recordings, "
-            f"each for itself ({len(data['groups']) - 1} are asked at once). "
+            f"each for itself ({asked} are asked at once). The seed of the paper's pools: S of one "
+            f"model as it is, scored in the pools of {len(pools)} seeds, from {min(pools):.3f} to "
+            f"{max(pools):.3f}. "
             f"`python -m benchmarks.corrections`, {machine(data)}.",
         ]
     )
@@ -310,12 +318,14 @@ def _all(found: Data) -> str:
     return "; ".join([f"S {_difference(found)}", *more])
 
 
-def _difference(found: Data | None, metric: str = "S") -> str:
+def _difference(
+    found: Data | None, metric: str = "S", unstated: str = ", no difference shown"
+) -> str:
     if found is None:
         return "–"
     m = found[metric]
     low, high = m["ci95"]
-    stated = "" if m["stated"] else ", no difference shown"
+    stated = "" if m["stated"] else unstated
     return f"{m['difference']:+.3f} [{low:+.3f}, {high:+.3f}]{stated}"
 
 

@@ -30,6 +30,7 @@ class Tier:
     analysed : arms of the first campaign's first seed that every analysis looks at
     real : whether what was trained is scored on the recordings of a real piano, too
     on_real : analyses of these recordings
+    asked_floors : training-free baselines that these analyses ask, too
     floors : training-free baselines beside the arms
     """
 
@@ -42,6 +43,7 @@ class Tier:
     analyses: tuple[str, ...] = ("ablation", "similarity", "sensitivity")
     real: bool = True
     on_real: tuple[str, ...] = ()
+    asked_floors: tuple[str, ...] = ()
     floors: tuple[str, ...] = ("all",)
 
 
@@ -69,6 +71,7 @@ TIERS = {
         analysed=("d0", "a4r", "d4a4"),
         analyses=("ablation", "similarity"),
         on_real=("invariance",),
+        asked_floors=("cqt", "flux"),
     ),
     "gpu": Tier(
         title="half an hour on an H200: 13 arms at the paper's size, three seeds of the best",

@@ -14,7 +14,7 @@ from pipeline.base.files import atomic_write, write_json
 from pipeline.base.html import number
 from pipeline.store.reader import Store
 from trainer.analyses import ANALYSES
-from trainer.analyses.bench import PROTOCOL_OF, Bench
+from trainer.analyses.bench import Bench
 from trainer.analyses.comparison import (
     Comparison,
     compare_runs,
@@ -31,7 +31,9 @@ from trainer.analyses.driver import (
     require_pictures,
     save_figure,
 )
+from trainer.analyses.floor_bench import FloorBench
 from trainer.analyses.page import page
+from trainer.analyses.subject import PROTOCOL_OF, Subject
 from trainer.devices import pick_device
 from trainer.floors import BASELINE_FOLDER, FLOOR, Floor
 from trainer.records import common_seed
@@ -63,14 +65,19 @@ def analyze_runs(
     out: Path,
     device: str,
     console: Console,
+    baselines: Sequence[str] = (),
 ) -> None:
-    """One analysis, or all of them and the page."""
+    """One analysis, or all of them and the page; floors beside the runs where they can be asked."""
     chosen = [a for _, a in ANALYSES.items()] if name == ALL else [ANALYSES.get(name)]
+    if baselines and not any(a.of_floors for a in chosen):
+        able = ", ".join(n for n, a in ANALYSES.items() if a.of_floors)
+        raise UsageError(f"{name} has nothing to ask a floor; with --baseline: {able}")
     require_pictures()
     benches = _benches(paths, split, store_path, device, console, trains=name != ALL)
-    total = len(chosen) * len(benches)
+    subjects: list[Subject] = [*benches, *_floors(baselines, benches[0])]
+    total = len(chosen) * len(subjects)
     with console.progress(f"{name} of {len(benches)} runs", total) as update:
-        found = analyze(chosen, benches, variants, console.say, update)
+        found = analyze(chosen, subjects, variants, console.say, update)
     outcomes = [(outcome, draw(outcome, out)) for outcome in found]
     for outcome in found:
         write_json(out / f"{outcome.name}.json", outcome.plain())
@@ -205,6 +212,21 @@ def _benches(
             f"{', '.join(str(p) for p in stores.values())}; to analyse them on one: --store DIR"
         )
     return benches
+
+
+def _floors(names: Sequence[str], bench: Bench) -> list[FloorBench]:
+    """Baselines on what a run is asked about, each once."""
+    return [
+        FloorBench(
+            name,
+            bench.store,
+            bench.split,
+            bench.run.path.parent / BASELINE_FOLDER,
+            bench.report,
+            bench.pool_size,
+        )
+        for name in dict.fromkeys(names)
+    ]
 
 
 def as_text(table: Table) -> str:

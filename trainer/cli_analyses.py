@@ -31,7 +31,8 @@ class Variants(StrEnum):
 @analyze_app.command(
     epilog="Examples:  xmodal-analyze all runs/a4r-0123456789ab runs/d0-89abcdef0123   ·   "
     "xmodal-analyze ablation runs/a4r-* --variant sound   ·   xmodal-analyze matched "
-    "runs/a4r-0123456789ab   ·   xmodal-analyze --list"
+    "runs/a4r-0123456789ab   ·   xmodal-analyze invariance runs/d0-* --baseline flux   ·   "
+    "xmodal-analyze --list"
 )
 def analyze(
     analysis: Annotated[
@@ -45,6 +46,12 @@ def analyze(
         Variants, typer.Option(help="As published, in a sound variant, or both.")
     ] = Variants.both,
     split: Annotated[Split, typer.Option(help="What to analyse.")] = Split.validation,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Ask this floor, too: invariance and transposition can; may be repeated."
+        ),
+    ] = None,
     store: StoreOption = None,
     out: Annotated[
         Path, typer.Option(help="Folder for pictures, JSON and, of all, index.html.")
@@ -78,6 +85,7 @@ def analyze(
             out=out,
             device=device,
             console=console,
+            baselines=baseline or [],
         )
 
     with stop_signals_raise(REPEAT):

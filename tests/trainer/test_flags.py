@@ -27,14 +27,8 @@ EVALUATE_FLAGS = {
     "--by", "--out", "--device", "--json",
 }  # fmt: skip
 ANALYZE_FLAGS = {
-    "--variant",
-    "--split",
-    "--store",
-    "--out",
-    "--device",
-    "--list",
-    "--json",
-}
+    "--variant", "--split", "--baseline", "--store", "--out", "--device", "--list", "--json",
+}  # fmt: skip
 COMPARE_FLAGS = {"--protocol", "--split", "--baseline", "--store", "--out", "--device", "--json"}
 HEAVY = {"torch", "numba", "librosa", "pyarrow", "zarr", "sklearn", "matplotlib"}
 CAMPAIGN_FLAGS = {"--tiny", "--store", "--out", "--json"}

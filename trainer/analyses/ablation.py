@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.descriptors.contract import Side
 from trainer.analyses import pictures
-from trainer.analyses.bench import Bench, FloatArray
+from trainer.analyses.bench import Bench
 from trainer.analyses.contract import (
     Analysis,
     AnalysisError,
@@ -37,6 +37,7 @@ from trainer.analyses.contract import (
     register,
 )
 from trainer.analyses.replacements import KINDS, Kind, partners, replacement
+from trainer.analyses.subject import FloatArray
 from trainer.analyses.verification import Verified
 from trainer.scoring import comparison_of
 

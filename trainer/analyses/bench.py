@@ -23,6 +23,7 @@ from pipeline.base.files import atomic_write, read_json, sha256_file, write_json
 from pipeline.descriptors.contract import Side
 from pipeline.store.reader import Store
 from trainer.analyses.errors import AnalysisError, Plain, Variant
+from trainer.analyses.subject import PROTOCOL_OF, FloatArray, Subject
 from trainer.batch import Batch
 from trainer.cache import ResidentStore, fingerprints
 from trainer.devices import available_memory
@@ -32,27 +33,20 @@ from trainer.layout import MODEL
 from trainer.model import RetrievalModel
 from trainer.retrieval.compare import Scored
 from trainer.retrieval.evaluate import Scores, score_embeddings
-from trainer.retrieval.gallery import Gallery
-from trainer.retrieval.intervals import resampled_means, resampling_units
-from trainer.retrieval.pools import PAPER_SEED, Pools
-from trainer.retrieval.protocols import PROTOCOLS
 from trainer.run import Run, residents
 from trainer.scoring import comparison_of, scored_run
 
 FOLDER = "analyses"
 PASSES = 20  # about how often the analyses run the front end over a split
 
-FloatArray = npt.NDArray[np.float32]
-PROTOCOL_OF: Mapping[Variant, str] = {"paper": "paper", "sound": "strict"}
 
-
-class Bench:
+class Bench(Subject):
     """One run and one split.
 
     Attributes
     ----------
-    run, store, split, device : what is measured, where
-    folder : ``analyses/<split>`` of the run; what is found goes there
+    run, device : what is measured, where
+    folder : ``analyses/<split>`` of the run
     trains : whether an analysis may train runs that it needs
     """
 
@@ -66,11 +60,9 @@ class Bench:
         *,
         trains: bool = False,
     ) -> None:
-        self.trains = trains
-        self.run, self.store, self.split = run, store, split
+        super().__init__(store, split, run.path / FOLDER / split, report)
+        self.run, self.trains = run, trains
         self.device = torch.device(device)
-        self.folder = run.path / FOLDER / split
-        self.report = report
 
     @cached_property
     def model(self) -> RetrievalModel:
@@ -87,15 +79,24 @@ class Bench:
         keep_tokens(self.model, found, PASSES * len(found), available_memory(self.device))
         return found
 
+    @property
+    def pool_size(self) -> int:
+        """The run's own."""
+        return self.run.config.evaluation.pool_size
+
+    def about(self) -> Plain:
+        """The run's."""
+        return {
+            "run": self.run.path.name,
+            "arm": self.run.record["arm"],
+            "seed": self.run.config.seed,
+            "leaks": self.run.leaks,
+        }
+
     def release(self) -> None:
         """Let go of the model and of the split's data; they come back when they are asked for."""
         for name in ("model", "resident"):
             self.__dict__.pop(name, None)
-
-    @cached_property
-    def gallery(self) -> Gallery:
-        """What retrieval knows of the split."""
-        return Gallery.from_store(self.store, self.split)
 
     @cached_property
     def key(self) -> str:
@@ -166,75 +167,6 @@ class Bench:
             comparison=comparison_of(self.run.config),
         )
 
-    def pools(self, variant: Variant) -> Pools:
-        """The protocol's pools of this split, made once."""
-        if variant not in self._pools:
-            protocol = PROTOCOLS.get(PROTOCOL_OF[variant])
-            seed = PAPER_SEED if protocol.seeded else None
-            size = self.run.config.evaluation.pool_size
-            self._pools[variant] = protocol.pools(self.gallery, seed, size)
-        return self._pools[variant]
-
-    @cached_property
-    def _pools(self) -> dict[Variant, Pools]:
-        return {}
-
-    def baseline(self, variant: Variant) -> Scores:
-        """Scores of the unchanged embeddings."""
-        if variant not in self._baselines:
-            self._baselines[variant] = self.scores(self.embeddings, variant)
-        return self._baselines[variant]
-
-    @cached_property
-    def _baselines(self) -> dict[Variant, Scores]:
-        return {}
-
-    def effect(self, embeddings: Mapping[Side, FloatArray], variant: Variant) -> Plain:
-        """Scores under a condition, and how far they are from the unchanged ones.
-
-        Returns
-        -------
-        What :meth:`beside` returns, and ``moved``: per side the mean change of the normalised
-        embeddings.
-        """
-        scores = self.scores(embeddings, variant)
-        found = self.beside(scores, self.baseline(variant))
-        moved = {side: self._moved(side, values) for side, values in embeddings.items()}
-        return {**found, "moved": moved}
-
-    def beside(self, scores: Scores, before: Scores) -> Plain:
-        """Scores of a condition, and their difference to others of the same queries.
-
-        Returns
-        -------
-        ``S, a2m{R@1, R@10}, m2a{…}, difference`` of S and its ``ci95``, the same recordings drawn for
-        both (``ci_kind``: or 10-s blocks of them); None where there is nothing to draw from.
-        """
-        units, kind = resampling_units(self.gallery, scores.pools.queries)
-        hits = [np.column_stack([s.a2m < 10, s.m2a < 10]).astype(float) for s in (before, scores)]
-        interval = None
-        if units.max() >= 1:
-            drawn = [resampled_means(h, units).min(axis=1) for h in hits]
-            low, high = np.quantile(drawn[1] - drawn[0], [0.025, 0.975])
-            interval = [float(low), float(high)]
-        s = [float(h.mean(axis=0).min()) for h in hits]
-        return {
-            "S": s[1],
-            **{
-                name: {f"R@{k}": float(np.mean(ranks < k)) for k in (1, 10)}
-                for name, ranks in (("a2m", scores.a2m), ("m2a", scores.m2a))
-            },
-            "difference": s[1] - s[0],
-            "ci95": interval,
-            "ci_kind": kind,
-        }
-
-    def _moved(self, side: Side, values: FloatArray) -> float:
-        before = self.embeddings[side]
-        if values is before:
-            return 0.0
-        return float(np.linalg.norm(normalised(values) - normalised(before), axis=1).mean())
-
     def batches(self, positions: npt.NDArray[np.int64], size: int | None = None) -> Iterator[Batch]:
         """Batches of chosen resident segments, of the run's own evaluation size unless given."""
         size = size or self.run.config.evaluation.batch_size
@@ -269,13 +201,6 @@ class Bench:
                 kind="too-few",
             )
         return np.sort(np.array(taken, np.int64))
-
-
-def normalised(embeddings: FloatArray) -> FloatArray:
-    """Rows of length 1; zero rows stay zero."""
-    length = np.linalg.norm(embeddings, axis=1, keepdims=True)
-    found: FloatArray = embeddings / np.maximum(length, 1e-12)
-    return found
 
 
 class Watched(dict[str, Tensor]):

@@ -35,14 +35,14 @@ class Finding:
     Attributes
     ----------
     label : of the run, for tables and pictures
-    arm, seed : of the run
+    arm, seed : of the run; a floor has no seed
     conditions : by name, in the order in which they were measured
     summary : what the conditions come to together
     """
 
     label: str
     arm: str
-    seed: int
+    seed: int | None
     conditions: Mapping[str, Any]
     summary: Mapping[str, Any]
 
@@ -64,6 +64,8 @@ class Analysis(abc.ABC):
     question : one sentence
     variants : what each variant does, in a sentence or two; the order in which they are shown
     version : of the definitions; what was measured by another one is measured again
+    of_floors : whether a training-free floor can be asked, too: ``measure`` and ``settings`` then
+        take a :class:`trainer.analyses.floor_bench.FloorBench` as they take a run's
     """
 
     name: ClassVar[str]
@@ -71,6 +73,7 @@ class Analysis(abc.ABC):
     question: ClassVar[str]
     variants: ClassVar[Mapping[Variant, str]]
     version: ClassVar[int] = 1
+    of_floors: ClassVar[bool] = False
 
     def settings(self, bench: Bench, variant: Variant) -> Plain:
         """What else the numbers depend on, besides the model, the store, the split and the version."""

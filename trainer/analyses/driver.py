@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pipeline.base.config import digest
 from pipeline.base.errors import MissingExtra
@@ -20,6 +20,7 @@ from trainer.analyses.contract import (
     Plain,
     Variant,
 )
+from trainer.analyses.subject import Subject
 from trainer.retrieval.gallery import RetrievalError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Outcome:
 
 def analyze(
     analyses: Sequence[Analysis],
-    benches: Sequence[Bench],
+    subjects: Sequence[Subject],
     variants: Sequence[Variant],
     report: Report = lambda text: None,
     update: Callable[[float, str], None] = lambda done, note: None,
@@ -68,7 +69,8 @@ def analyze(
     """Measure every run in every variant; conditions that were measured before are read.
 
     A run that cannot be asked does not keep others from being asked. Run by run, so that one model and
-    one split's data are in memory at a time.
+    one split's data are in memory at a time. Floors are asked what can be asked of them, by those
+    analyses that can, if what they need is installed.
 
     Parameters
     ----------
@@ -83,28 +85,33 @@ def analyze(
         if variant in analysis.variants
     }
     done = 0
-    for bench, label in zip(benches, labels(benches), strict=True):
+    for subject, label in zip(subjects, labels(subjects), strict=True):
         for analysis in analyses:
             update(done, f"{label}: {analysis.name}")
             for variant in variants:
                 if (analysis.name, variant) not in outcomes:
                     continue
+                if not isinstance(subject, Bench) and not analysis.of_floors:
+                    continue
                 outcome = outcomes[analysis.name, variant]
                 try:
-                    finding = _measure(analysis, bench, variant, label, report)
+                    finding = _measure(analysis, subject, variant, label, report)
                     outcome.findings.append(finding)
-                except (AnalysisError, RetrievalError) as error:
+                except (AnalysisError, RetrievalError, MissingExtra) as error:
+                    if isinstance(error, MissingExtra) and isinstance(subject, Bench):
+                        raise
                     outcome.refused[label] = str(error)
                     report(f"{label}: {error}")
             done += 1
-        bench.release()
+        subject.release()
     update(done, "")
     return list(outcomes.values())
 
 
 def _measure(
-    analysis: Analysis, bench: Bench, variant: Variant, label: str, report: Report
+    analysis: Analysis, subject: Subject, variant: Variant, label: str, report: Report
 ) -> Finding:
+    bench = cast(Bench, subject)  # or a floor, where the analysis is of floors, too
     file = bench.folder / f"{analysis.name}-{variant}.json"
     settings = {
         "bench": bench.key,
@@ -117,12 +124,9 @@ def _measure(
         "key": digest(settings),
         "analysis": analysis.name,
         "variant": variant,
-        "run": bench.run.path.name,
-        "arm": bench.run.record["arm"],
-        "seed": bench.run.config.seed,
+        **bench.about(),
         "split": bench.split,
         "store": bench.store.name,
-        "leaks": bench.run.leaks,
         "complete": False,
         "conditions": {},
     }
@@ -161,21 +165,22 @@ def _kept(file: Path, key: str) -> dict[str, Any]:
     return {}
 
 
-def labels(benches: Sequence[Bench]) -> list[str]:
-    """Short names of runs: the arm, the seed where arms repeat, the signature where those do too.
+def labels(subjects: Sequence[Subject]) -> list[str]:
+    """Short names: the arm, the seed where arms repeat, the signature where those do too.
 
     An arm whose embeddings know the item that they are asked to find says so.
     """
-    runs = [bench.run for bench in benches]
-    short = [str(run.record["arm"]) + (" (leaks)" if run.leaks else "") for run in runs]
-    for detail in (
-        lambda run: f" seed {run.config.seed}",
-        lambda run: f" {run.signature[:4]}",
+    about = [subject.about() for subject in subjects]
+    short = [str(a["arm"]) + (" (leaks)" if a["leaks"] else "") for a in about]
+    signatures = [s.run.signature if isinstance(s, Bench) else "" for s in subjects]
+    for details in (
+        [f" seed {a['seed']}" for a in about],
+        [f" {signature[:4]}" for signature in signatures],
     ):
         twice = {name for name in short if short.count(name) > 1}
         short = [
-            name + detail(run) if name in twice else name
-            for name, run in zip(short, runs, strict=True)
+            name + detail if name in twice else name
+            for name, detail in zip(short, details, strict=True)
         ]
     return short
 

@@ -7,9 +7,9 @@ unchanged other side (method §8.4–8.5).
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pipeline.descriptors.contract import Side
 from pipeline.spectral import SAMPLE_RATE
@@ -24,8 +24,11 @@ from trainer.analyses.contract import (
     Variant,
     register,
 )
+from trainer.analyses.floor_bench import FloorBench
 from trainer.analyses.perturbations import (
     Change,
+    EditNotes,
+    EditSamples,
     louder,
     noisy,
     notes_changed,
@@ -51,12 +54,26 @@ class Step(NamedTuple):
     family: str
     level: float
     side: Side
-    change: Callable[[Bench], Change]
+    edit: EditSamples | EditNotes
+    shift: int = 0  # of the sound's window, in samples
 
     @property
     def name(self) -> str:
         """Such as ``noise in dB SNR 20``."""
         return f"{self.family} {self.level:g}"
+
+    def change(self, bench: Bench) -> Change:
+        """Of the batches that a run's encoder sees."""
+        edit: Any = self.edit
+        if self.side == "audio":
+            return sound_changed(bench, edit, self.shift)
+        return notes_changed(bench, edit)
+
+    def embedded(self, bench: Bench | FloorBench) -> Mapping[Side, Any]:
+        """Embeddings of a run, or features of a floor, under the perturbation."""
+        if isinstance(bench, FloorBench):
+            return bench.changed(self.side, self.edit, self.shift)
+        return bench.changed(self.side, self.change(bench))
 
 
 class Perturbed(Analysis):
@@ -66,6 +83,7 @@ class Perturbed(Analysis):
     score stands there in pictures.
     """
 
+    of_floors = True
     version = 2  # 2: a control's arrays stay what the control made them; intervals say their kind
     still: ClassVar[dict[str, float]]
 
@@ -73,7 +91,7 @@ class Perturbed(Analysis):
     def steps(self, variant: Variant) -> Iterable[Step]:
         """The perturbations, family by family."""
 
-    def measure(self, bench: Bench, variant: Variant, condition: Condition) -> Plain:
+    def measure(self, bench: Bench | FloorBench, variant: Variant, condition: Condition) -> Plain:
         """S under every perturbation."""
         before = condition("unchanged", lambda: bench.effect(bench.embeddings, variant))
         found: Plain = {"S": before["S"]}
@@ -82,9 +100,8 @@ class Perturbed(Analysis):
             found[step.name] = condition(step.name, compute)["S"]
         return found
 
-    def _measured(self, bench: Bench, step: Step, variant: Variant) -> Plain:
-        embeddings = bench.changed(step.side, step.change(bench))
-        effect = bench.effect(embeddings, variant)
+    def _measured(self, bench: Bench | FloorBench, step: Step, variant: Variant) -> Plain:
+        effect = bench.effect(step.embedded(bench), variant)
         return {"family": step.family, "level": step.level, "side": step.side, **effect}
 
     def table(self, findings: Sequence[Finding], variant: Variant) -> Table:
@@ -152,23 +169,18 @@ class Invariance(Perturbed):
         """Time, velocity, octaves, noise."""
         paper = variant == "paper"
         for shift in SHIFTS:
-            yield Step(
-                "time shift of the sound in s",
-                round(shift / SAMPLE_RATE, 4),
-                "audio",
-                # Sound that is moved to the right began later: its window begins earlier.
-                partial(sound_changed, edit=rolled(shift))
-                if paper
-                else partial(sound_changed, edit=unchanged, shift=-shift),
-            )
+            level = round(shift / SAMPLE_RATE, 4)
+            # Sound that is moved to the right began later: its window begins earlier.
+            edit, begins = (rolled(shift), 0) if paper else (unchanged, -shift)
+            yield Step("time shift of the sound in s", level, "audio", edit, begins)
         for factor in FACTORS:
-            edit = louder(factor, rounding="truncated" if paper else "rounded")
-            yield Step("velocity times", factor, "midi", partial(notes_changed, edit=edit))
+            touch = louder(factor, rounding="truncated" if paper else "rounded")
+            yield Step("velocity times", factor, "midi", touch)
         for semitones in OCTAVES:
-            edit = transposed(semitones, beyond="clamped" if paper else "dropped")
-            yield Step("octaves in semitones", semitones, "midi", partial(notes_changed, edit=edit))
+            moved = transposed(semitones, beyond="clamped" if paper else "dropped")
+            yield Step("octaves in semitones", semitones, "midi", moved)
         for snr in SNRS:
-            yield Step("noise in dB SNR", snr, "audio", partial(sound_changed, edit=noisy(snr)))
+            yield Step("noise in dB SNR", snr, "audio", noisy(snr))
 
 
 @register
@@ -189,5 +201,5 @@ class Transposition(Perturbed):
     def steps(self, variant: Variant) -> Iterable[Step]:
         """Down and up."""
         for semitones in SEMITONES:
-            edit = transposed(semitones, beyond="clamped" if variant == "paper" else "dropped")
-            yield Step("semitones", semitones, "midi", partial(notes_changed, edit=edit))
+            moved = transposed(semitones, beyond="clamped" if variant == "paper" else "dropped")
+            yield Step("semitones", semitones, "midi", moved)

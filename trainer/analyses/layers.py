@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from trainer.analyses.bench import Bench, FloatArray
+from trainer.analyses.bench import Bench
+from trainer.analyses.subject import FloatArray
 from trainer.batch import Batch, Tokens
 from trainer.embed import over_batches
 from trainer.encoders.flow import Onlooker

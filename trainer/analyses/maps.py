@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from pipeline.descriptors.contract import Side
 from trainer.analyses import pictures
-from trainer.analyses.bench import Bench, normalised
+from trainer.analyses.bench import Bench
 from trainer.analyses.contract import (
     Analysis,
     AnalysisError,
@@ -51,6 +51,7 @@ from trainer.analyses.projections import (
     principal,
     t_sne,
 )
+from trainer.analyses.subject import normalised
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -42,6 +42,7 @@ Samples = npt.NDArray[np.float32]
 EditNotes = Callable[[Notes], tuple[Notes, Mask]]
 """From notes to as many changed notes, and which of them are left."""
 EditSamples = Callable[[Samples, int], Samples]
+"""From samples, which may be written into, and the segment's id to changed samples."""
 Change = Callable[[Batch], Batch]
 
 
@@ -69,7 +70,7 @@ def notes_changed(bench: Bench, edit: EditNotes) -> Change:
         notes, kept = edit(Notes(**given))
         left = np.bincount(np.repeat(np.arange(len(counts)), counts)[kept], minlength=len(counts))
         left_BN = place_N < left[:, None]
-        notes = _chosen(notes, kept)
+        notes = chosen(notes, kept)
         fields: dict[str, npt.NDArray[Any]] = {}
         for name in FIELDS:
             fields[name] = np.full_like(_column(batch, name), PADDING_NOTE[name])
@@ -199,7 +200,8 @@ def louder(factor: float, *, rounding: str) -> EditNotes:
     return edit
 
 
-def _chosen(notes: Notes, keep: Mask) -> Notes:
+def chosen(notes: Notes, keep: Mask) -> Notes:
+    """Those that are left."""
     return Notes(**{f.name: getattr(notes, f.name)[keep] for f in dataclasses.fields(notes)})
 
 

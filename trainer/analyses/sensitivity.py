@@ -30,7 +30,7 @@ from torch import Tensor
 
 from pipeline.descriptors import DESCRIPTORS
 from trainer.analyses import pictures
-from trainer.analyses.bench import Bench, normalised
+from trainer.analyses.bench import Bench
 from trainer.analyses.contract import (
     Analysis,
     Condition,
@@ -50,6 +50,7 @@ from trainer.analyses.shifts import (
     spread,
     with_added,
 )
+from trainer.analyses.subject import normalised
 from trainer.batch import Batch
 from trainer.embed import EMBEDDINGS, over_batches
 from trainer.mechanisms.align import mean_over_time

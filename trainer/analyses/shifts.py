@@ -20,8 +20,9 @@ import torch
 
 from pipeline.descriptors import DESCRIPTORS
 from pipeline.descriptors.contract import Side
-from trainer.analyses.bench import Bench, FloatArray, Watched
+from trainer.analyses.bench import Bench, Watched
 from trainer.analyses.contract import AnalysisError
+from trainer.analyses.subject import FloatArray
 from trainer.batch import Batch
 from trainer.embed import EMBEDDINGS, Change, over_batches
 from trainer.retrieval.hashing import pair_keys

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from pipeline.descriptors.contract import Notes
 from trainer.analyses.contract import ANALYSES
 from trainer.analyses.driver import analyze
+from trainer.analyses.floor_bench import FloorBench
 from trainer.analyses.invariance import Perturbed
 from trainer.analyses.perturbations import (
     louder,
@@ -22,6 +25,8 @@ from trainer.analyses.perturbations import (
     transposed,
     unchanged,
 )
+from trainer.floors import Floor
+from trainer.retrieval.baselines import BASELINES
 
 INVARIANCE, TRANSPOSITION = ANALYSES.get("invariance"), ANALYSES.get("transposition")
 
@@ -255,3 +260,53 @@ def test_tables_and_pictures_are_made_from_the_records(bench):
     assert set(drawn) == {-6, -3, -1, 0, 1, 3, 6}
     assert drawn[3] == conditions["semitones 3"]["S"]
     assert drawn[0] == conditions["unchanged"]["S"]
+
+
+@pytest.mark.parametrize("name", ["flux", "chroma-dtw"])
+def test_a_floor_is_asked_the_same(store, bench, tmp_path, name):
+    floor = FloorBench(name, store, "validation", tmp_path, pool_size=bench.pool_size)
+    whole = floor.changed("audio", unchanged), floor.changed("midi", lambda n: (n, n.pitch < 255))
+    for changed in whole:
+        for side, features in floor.embeddings.items():
+            assert np.array_equal(changed[side], features)
+    ours, theirs = analyze([INVARIANCE], [bench, floor], ["sound"])[0].findings
+    assert list(theirs.conditions) == list(ours.conditions)
+    assert (theirs.label, theirs.seed) == (f"floor: {name}", None)
+    own = Floor(name, store, "validation", cache=tmp_path, pool_size=bench.pool_size)
+    assert theirs.conditions["unchanged"]["S"] == own.scored("strict").record["S"]
+    for step in INVARIANCE.steps("sound"):
+        moved = theirs.conditions[step.name]["moved"]
+        other = {"audio": "midi", "midi": "audio"}[step.side]
+        assert moved[other] == 0
+        blind = name == "chroma-dtw" and step.family.startswith("octaves")
+        assert (moved[step.side] == 0) == blind, step.name
+    head = INVARIANCE.table([ours, theirs], "sound").head
+    assert [h for h in head if h.startswith("S ")] == [f"S {ours.label}", f"S floor: {name}"]
+
+
+def test_a_floor_s_findings_are_kept_and_of_its_own_definition(store, tmp_path, monkeypatch):
+    floor = FloorBench("register", store, "validation", tmp_path)
+    first = analyze([TRANSPOSITION], [floor], ["sound"])[0].findings
+    monkeypatch.setattr(FloorBench, "changed", None)  # nothing is measured twice
+    again = FloorBench("register", store, "validation", tmp_path)
+    assert analyze([TRANSPOSITION], [again], ["sound"])[0].findings == first
+    monkeypatch.setattr(type(BASELINES.get("register")), "version", 99)
+    assert FloorBench("register", store, "validation", tmp_path).key != floor.key
+
+
+def test_other_analyses_leave_floors_out(store, bench, tmp_path):
+    floor = FloorBench("register", store, "validation", tmp_path)
+    cost = ANALYSES.get("cost")
+    found = analyze([cost], [bench, floor], [next(iter(cost.variants))])[0]
+    assert [f.label for f in found.findings] == ["d4a4"]
+    assert not found.refused
+
+
+def test_a_floor_whose_packages_are_missing_keeps_no_run_from_being_asked(
+    store, bench, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "librosa", None)
+    floor = FloorBench("cqt", store, "validation", tmp_path)
+    found = analyze([TRANSPOSITION], [bench, floor], ["sound"])[0]
+    assert [f.label for f in found.findings] == ["d4a4"]
+    assert "librosa" in found.refused["floor: cqt"]

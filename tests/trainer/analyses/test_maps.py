@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 
 from pipeline.base.errors import MissingExtra
 from trainer.analyses import maps, projections
-from trainer.analyses.bench import Bench, normalised
+from trainer.analyses.bench import Bench
 from trainer.analyses.contract import AnalysisError, Finding
 from trainer.analyses.maps import Maps, mapped_rows
 from trainer.analyses.projections import gap, neighbours, principal, t_sne
+from trainer.analyses.subject import normalised
 from trainer.retrieval.gallery import Gallery
 
 

@@ -67,14 +67,15 @@ def embed_baselines(
         spectrum = Spectrum(samples, workspace)
         for name, baseline in baselines.items():
             audio, midi = features[name]
-            audio[at] = _peak_1(baseline.audio_features(spectrum))
-            midi[at] = _peak_1(baseline.midi_features(notes))
+            audio[at] = of_peak_1(baseline.audio_features(spectrum))
+            midi[at] = of_peak_1(baseline.midi_features(notes))
         done = at + 1
         if progress is not None and (done % REPORT_EVERY == 0 or done == n):
             progress(done, n)
     return features
 
 
-def _peak_1(vector: FloatArray) -> FloatArray:
+def of_peak_1(vector: FloatArray) -> FloatArray:
+    """Divided by its largest absolute value; zeros stay zeros."""
     peak = float(np.abs(vector).max(initial=0.0))
     return vector / peak if peak > 0 else vector

@@ -1,0 +1,107 @@
+"""A training-free floor on the bench: asked what a run is asked, of the same segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.base.config import digest
+from pipeline.descriptors.contract import Side
+from pipeline.spectral import Spectrum, Workspace
+from pipeline.store.reader import Store
+from trainer.analyses.bench import FOLDER
+from trainer.analyses.errors import Plain, Variant
+from trainer.analyses.perturbations import EditNotes, EditSamples, chosen
+from trainer.analyses.subject import PROTOCOL_OF, Subject
+from trainer.floors import Floor
+from trainer.retrieval.baselines import BASELINES, embed_baseline, segments_of
+from trainer.retrieval.baselines.embedding import of_peak_1
+from trainer.retrieval.evaluate import Scores, score_similarities
+from trainer.retrieval.pools import POOL_SIZE
+
+HalfArray = npt.NDArray[np.float16]
+
+
+class FloorBench(Subject):
+    """One baseline and one split.
+
+    Parameters
+    ----------
+    name : of the baseline
+    cache : folder of baselines' scores; findings go beside this one's
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: Store,
+        split: str,
+        cache: Path,
+        report: Callable[[str], None] = lambda text: None,
+        pool_size: int = POOL_SIZE,
+    ) -> None:
+        floor = Floor(name, store, split, cache=cache, pool_size=pool_size)
+        super().__init__(store, split, floor.folder / FOLDER / split, report)
+        self.name, self._baseline, self._pool_size = name, BASELINES.get(name), pool_size
+
+    @property
+    def pool_size(self) -> int:
+        """That of the runs beside it."""
+        return self._pool_size
+
+    @property
+    def key(self) -> str:
+        """Changes with the baseline's definition, the store and the split."""
+        return digest({"floor": self.folder.parent.parent.name, "split": self.split})
+
+    def about(self) -> Plain:
+        """The baseline's name; there is no seed."""
+        return {"run": self.name, "arm": f"floor: {self.name}", "seed": None, "leaks": False}
+
+    @cached_property
+    def embeddings(self) -> dict[Side, HalfArray]:
+        """Features of both sides: float16 [n, width] each."""
+        audio, midi = embed_baseline(self.name, self.store, self.split)
+        return {"audio": audio, "midi": midi}
+
+    def changed(
+        self, side: Side, edit: EditSamples | EditNotes, shift: int = 0
+    ) -> dict[Side, HalfArray]:
+        """Features of which one side's went through ``edit``; the other is as it was.
+
+        Parameters
+        ----------
+        edit : of samples or of notes, as ``side`` says (:mod:`trainer.analyses.perturbations`)
+        shift : samples at 24 kHz by which the sound's window begins later in the recording
+        """
+        given: Any = edit
+        ids = self.gallery.segment
+        found = np.empty((len(ids), self._baseline.width), np.float16)
+        workspace = Workspace()
+        for at, samples, notes in segments_of(self.store, ids, shift=shift):
+            if side == "audio":
+                spectrum = Spectrum(given(samples, int(ids[at])), workspace)
+                vector = self._baseline.audio_features(spectrum)
+            else:
+                vector = self._baseline.midi_features(chosen(*given(notes)))
+            found[at] = of_peak_1(vector)
+        return {**self.embeddings, side: found}
+
+    def scores(self, embeddings: Mapping[Side, Any], variant: Variant) -> Scores:
+        """Scores of features, compared as the baseline compares them."""
+        return score_similarities(
+            *self._baseline.similarities(embeddings["audio"], embeddings["midi"]),
+            self.gallery,
+            PROTOCOL_OF[variant],
+            pools=self.pools(variant),
+            full=False,
+        )
+
+    def release(self) -> None:
+        """Let go of the features."""
+        self.__dict__.pop("embeddings", None)
