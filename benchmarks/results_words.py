@@ -159,7 +159,7 @@ def strong() -> str:
     parts = [_about(data), *_pictures("strong", "-real")]
     real = data["real"]
     if real:
-        parts.append(_real(data, real))
+        parts.append(_real(data, real) + "\n" + _left_to_gain(real))
     for campaign in data["campaigns"]:
         parts += [
             _board(b)
@@ -209,11 +209,15 @@ def _real(data: Data, real: Data) -> str:
         "the lower one; of seeds mean (lowest–highest):"
     )
     told = [f"* `{d['second']}` against `{d['first']}`: {_all(d)}" for d in real["differences"]]
-    told += [
-        f"* a model that makes no mistake against `{name}`: {_all(found)}"
-        for name, found in real.get("left_to_gain", {}).items()
-    ]
     return "\n".join([title, "", *lines, "", *told])
+
+
+def _left_to_gain(real: Data) -> str:
+    """Where a floor leaves so little that no model could be shown to be better."""
+    return "\n".join(
+        f"* a model that makes no mistake against `{name}`: {_all(found)}"
+        for name, found in real["left_to_gain"].items()
+    )
 
 
 def corrections() -> str:
