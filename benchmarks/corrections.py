@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     store = built("demo")
+    command("xmodal-features", "add", store, "--descriptors", "A4_level")  # what FiLM pools for A4
     given = (CAMPAIGN, "--tiny", "--store", store, "--out", arguments.out)
     command("xmodal-sweep", "run", *given, "--jobs", arguments.jobs, "--threads", 1)
     sweep = plan_campaign(read_campaign(str(CAMPAIGN), tiny=True), store, arguments.out)
