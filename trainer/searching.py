@@ -71,8 +71,7 @@ def index(
             f"  approximate, {side}: finds {built['recall']:.1%} of the ten nearest, looking into "
             f"{built['probes']} groups, built in {built['seconds']:.0f} s"
         )
-    lags = 2 * embedder.comparison.lags + 1
-    if made.approximate is None and made.rows * lags > LARGE:
+    if made.approximate is None and made.rows * embedder.comparison.products > LARGE:
         lines.append("  for answers in less time: --approximate")
     lines.append(f"next: {program('xmodal-search')} query FILE --index {target}")
     console.result(made.plain(), "\n".join(lines))

@@ -34,6 +34,11 @@ class Comparison:
     lags: int = 0
     cost: float = 0.0
 
+    @property
+    def products(self) -> int:
+        """How many a pair of embeddings takes: one for every lag."""
+        return 2 * self.lags + 1
+
     def of(self, queries: Embeddings, candidates: Embeddings) -> Cosine:
         """The similarity of two sets of embeddings, both [n, d]."""
         if self.lags == 0:

@@ -1,6 +1,7 @@
 """A query → the recordings that it may be, where in them, and how sure that is.
 
-1. Windows every quarter second become vectors; of more than 512 every third, fifth, … votes.
+1. Windows every quarter second become vectors; of more than 512 every third, fifth, … votes; of more
+   than 146 where vectors are compared at seven lags, and a window costs as much as seven.
 2. The segments of the other side that are most like each of them vote for places (``placing``).
 3. The ten best places are aligned, each segment with the window that begins with it. Those at another
    tempo are embedded again at that tempo, each window then begins exactly where a segment does.
@@ -35,6 +36,7 @@ from trainer.search.queries import Query, window_starts
 
 HOP_S = 0.25
 MOST_VOTERS = 512  # windows
+MOST_PRODUCTS = 1024  # of a segment with all voters, at all lags
 VOTERS = 50  # segments that each window votes for
 CANDIDATES = 10
 AGAIN = 2  # candidates at another tempo whose windows are embedded at it
@@ -181,7 +183,8 @@ def searched(
 
     ``without``: bool [n], rows that are taken not to be there
     """
-    voters = np.arange(0, stretch.count, -(-stretch.count // MOST_VOTERS) | 1)
+    most = min(MOST_VOTERS, max(1, MOST_PRODUCTS // haystack.comparison.products))
+    voters = np.arange(0, stretch.count, -(-stretch.count // most) | 1)
     vectors, own = stretch.of(voters)
     heard = np.flatnonzero(np.any(vectors != 0, axis=1))
     if not len(heard):

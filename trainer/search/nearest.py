@@ -46,8 +46,7 @@ class Exact:
     def top(self, vectors: FloatArray, k: int) -> tuple[FloatArray, Ints]:
         """Similarities and rows [W, k] of the k most similar, in no order."""
         n, k = len(self.vectors), min(k, len(self.vectors))
-        lags = 2 * self.comparison.lags + 1  # of few queries all are multiplied at once
-        step = max(k, BLOCK // max(1, len(vectors) * lags))
+        step = max(k, BLOCK // max(1, len(vectors) * self.comparison.products))
         found, rows = [], []
         for at in range(0, n, step):
             products = self.comparison.likeness(vectors, self.vectors[at : at + step])

@@ -227,3 +227,23 @@ def test_windows_that_hear_everything_late_are_found_at_their_lag(comparison: Co
     else:
         assert all(places)
         assert min(pairs) >= 6
+
+
+@pytest.mark.parametrize(
+    ("comparison", "voting"),
+    [(COSINE, [500, 200]), (Comparison(slots=WIDTH, lags=2, cost=0.01), [167, 200])],
+)
+def test_fewer_windows_vote_where_each_costs_more(
+    monkeypatch: pytest.MonkeyPatch, comparison: Comparison, voting: list[int]
+) -> None:
+    index, seen = Null(3, comparison=comparison), []
+    top = index.haystack.nearest.top
+
+    def counted(vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        seen.append(len(vectors))
+        return top(vectors, k)
+
+    monkeypatch.setattr(index.haystack.nearest, "top", counted)
+    for windows in (500, 600):
+        searched(index.stretch(unit(np.ones((windows, WIDTH)))), index.haystack)
+    assert seen == voting
