@@ -65,7 +65,7 @@ TIERS = {
         tiny=True,
     ),
     "strong": Tier(
-        title="an hour on two cores: the corrected preset at size tiny, all performances",
+        title="over an hour on two cores: the corrected preset at size tiny, all performances",
         campaigns=(str(OWN / "strong.toml"),),
         tiny=True,
         analysed=("d0", "a4r", "d4a4"),
