@@ -54,7 +54,7 @@ def main() -> None:
         beside[run.group] = firsts.setdefault(str(run.config["pairs"]), run.group)
     opened = Store.open(store)
     bench = Bench(open_run(sweep.path(sweep.runs[0])), opened, "test")
-    by_seed = [bench.scored("paper", seed).record["S"] for seed in range(POOL_SEEDS)]
+    pools = scores_of([bench.scored("paper", seed).record for seed in range(POOL_SEEDS)])
     write(
         "corrections",
         {
@@ -73,7 +73,7 @@ def main() -> None:
                 }
                 for name, scored in groups.items()
             ],
-            "pools": {"run": sweep.runs[0].folder, "S": [round(s, 6) for s in by_seed]},
+            "pools": {"run": sweep.runs[0].folder, "S": pools["S"], "R@1": pools["R@1"]},
         },
     )
 

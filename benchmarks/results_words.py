@@ -213,7 +213,7 @@ def _real(data: Data, real: Data) -> str:
 
 
 def _left_to_gain(real: Data) -> str:
-    """Where a floor leaves so little that no model could be shown to be better."""
+    """How much every floor leaves; where that is next to nothing, no model could be shown better."""
     return "\n".join(
         f"* a model that makes no mistake against `{name}`: {_all(found)}"
         for name, found in real["left_to_gain"].items()
@@ -233,17 +233,17 @@ def corrections() -> str:
             for metric in ("S", "a2m R@1", "m2a R@1")
         ]
         lines.append(row(found["name"], _spread(found["S"]), _spread(found["R@1"]), *differences))
-    asked = sum(found["against"] is not None for found in data["groups"])
-    pools = data["pools"]["S"]
+    asked = 3 * sum(found["against"] is not None for found in data["groups"])
+    pools = data["pools"]["R@1"]
     return "\n".join(
         [
             *lines,
             "",
             f"Three seeds each: mean (lowest–highest), {data['updates']} updates of "
             f"{data['batch_size']}; differences with 95 % intervals over seeds and recordings, "
-            f"each for itself ({asked} are asked at once). The seed of the paper's pools: S of one "
+            f"each for itself ({asked} are asked at once). The seed of the paper's pools: R@1 of one "
             f"model as it is, scored in the pools of {len(pools)} seeds, from {min(pools):.3f} to "
-            f"{max(pools):.3f}. "
+            f"{max(pools):.3f} (S: {min(data['pools']['S']):.3f} to {max(data['pools']['S']):.3f}). "
             f"`python -m benchmarks.corrections`, {machine(data)}.",
         ]
     )

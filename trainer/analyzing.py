@@ -76,7 +76,8 @@ def analyze_runs(
     benches = _benches(paths, split, store_path, device, console, trains=name != ALL)
     subjects: list[Subject] = [*benches, *_floors(baselines, benches[0])]
     total = len(chosen) * len(subjects)
-    with console.progress(f"{name} of {len(benches)} runs", total) as update:
+    floors = f" and {len(subjects) - len(benches)} floors" if baselines else ""
+    with console.progress(f"{name} of {len(benches)} runs{floors}", total) as update:
         found = analyze(chosen, subjects, variants, console.say, update)
     outcomes = [(outcome, draw(outcome, out)) for outcome in found]
     for outcome in found:

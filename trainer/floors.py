@@ -126,7 +126,7 @@ def floors_beside(
     split = records[0]["split"]
     for name in BASELINES:
         floor = Floor(
-            name, store, split, cache=cache, pool_size=pool_size, progress=_telling(name, say)
+            name, store, split, cache=cache, pool_size=pool_size, progress=telling(name, say)
         )
         try:
             found[name] = [
@@ -140,7 +140,7 @@ def floors_beside(
     return found
 
 
-def _telling(name: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
+def telling(name: str, say: Callable[[str], None]) -> Callable[[int, int], None]:
     """Progress as a line at the start and every thousand segments."""
     told = -1
 

@@ -95,6 +95,16 @@ def test_one_analysis_leaves_numbers_and_a_picture(runs: list[Path], tmp_path: P
 
 
 @pytest.mark.full
+def test_floors_stand_beside_the_runs(runs: list[Path], tmp_path: Path) -> None:
+    floors = ("--baseline", "register", "--baseline", "flux", "--baseline", "register")
+    told = answer("xmodal-analyze", "transposition", *runs, *floors, "--out", tmp_path)
+    for outcome in told["analyses"]:
+        labels = [finding["label"] for finding in outcome["findings"]]
+        assert labels == ["d0", "a4r", "floor: register", "floor: flux"]
+    assert (tmp_path / "transposition-paper.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.full
 def test_a_run_that_cannot_be_asked_is_named(runs: list[Path], tmp_path: Path) -> None:
     done = here("xmodal-analyze", "ablation", runs[0], "--out", tmp_path)
     assert done.exit_code == 3
@@ -113,6 +123,9 @@ def test_a_run_that_cannot_be_asked_is_named(runs: list[Path], tmp_path: Path) -
         (("ablation", "{nowhere}"), 3, "is not a run"),
         (("ablation", "{run}", "--store", "{nowhere}"), 3, "nowhere"),
         (("ablation", "{run}", "--split", "train"), 2, "train"),
+        (("ablation", "{run}", "--baseline", "flux"), 2, "nothing to ask a floor"),
+        (("invariance", "{run}", "--baseline", "flx"), 2, "did you mean 'flux'"),
+        (("invariance", "{run}", "--baseline", ""), 2, "baseline"),
     ],
 )
 def test_a_users_error_is_one_line(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -97,8 +98,11 @@ def analyze(
                 try:
                     finding = _measure(analysis, subject, variant, label, report)
                     outcome.findings.append(finding)
-                except (AnalysisError, RetrievalError, MissingExtra) as error:
-                    if isinstance(error, MissingExtra) and isinstance(subject, Bench):
+                except (AnalysisError, RetrievalError) as error:
+                    outcome.refused[label] = str(error)
+                    report(f"{label}: {error}")
+                except MissingExtra as error:
+                    if isinstance(subject, Bench):
                         raise
                     outcome.refused[label] = str(error)
                     report(f"{label}: {error}")
@@ -130,7 +134,9 @@ def _measure(
         "complete": False,
         "conditions": {},
     }
-    with FolderLock(bench.folder):
+    # A floor is everybody's: what somebody else is measuring of it is waited for, and read.
+    patience_s = 0.0 if isinstance(subject, Bench) else math.inf
+    with FolderLock(bench.folder, patience_s=patience_s):
         kept = _kept(file, record["key"])
         measured: dict[str, Any] = record["conditions"]
 

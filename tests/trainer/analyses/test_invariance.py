@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from bench_fakes import bench_of
 from makers import Spec, build_quietly, corpus_of, make_corpus
 from matplotlib.figure import Figure
 
+from pipeline.base.files import FolderLock
 from pipeline.descriptors.contract import Notes
 from trainer.analyses.contract import ANALYSES
 from trainer.analyses.driver import analyze
@@ -284,12 +286,34 @@ def test_a_floor_is_asked_the_same(store, bench, tmp_path, name):
     assert [h for h in head if h.startswith("S ")] == [f"S {ours.label}", f"S floor: {name}"]
 
 
+def test_a_floor_s_window_moves_to_where_a_run_s_does(store, tmp_path):
+    """Of neighbours one second apart, one's moved window is the other's own."""
+    floor = FloorBench("flux", store, "validation", tmp_path)
+    later = floor.changed("audio", unchanged, 24_000)["audio"]
+    neighbours = np.flatnonzero(np.diff(floor.gallery.recording) == 0)
+    assert len(neighbours) > 20
+    assert np.array_equal(later[neighbours], floor.embeddings["audio"][neighbours + 1])
+
+
+def test_a_floor_that_somebody_else_measures_is_waited_for(store, tmp_path):
+    floor, other = (FloorBench("register", store, "validation", tmp_path) for _ in range(2))
+    lock = FolderLock(other.folder)
+    lock.__enter__()
+    leaves = threading.Timer(0.3, lock.__exit__, (None, None, None))
+    leaves.start()
+    (finding,) = analyze([TRANSPOSITION], [floor], ["sound"])[0].findings
+    leaves.join()
+    assert len(finding.conditions) == 7
+
+
 def test_a_floor_s_findings_are_kept_and_of_its_own_definition(store, tmp_path, monkeypatch):
     floor = FloorBench("register", store, "validation", tmp_path)
-    first = analyze([TRANSPOSITION], [floor], ["sound"])[0].findings
+    first = [o.findings for o in analyze([TRANSPOSITION], [floor], ["paper", "sound"])]
+    assert all(len(findings) == 1 for findings in first)
     monkeypatch.setattr(FloorBench, "changed", None)  # nothing is measured twice
     again = FloorBench("register", store, "validation", tmp_path)
-    assert analyze([TRANSPOSITION], [again], ["sound"])[0].findings == first
+    second = [o.findings for o in analyze([TRANSPOSITION], [again], ["paper", "sound"])]
+    assert second == first
     monkeypatch.setattr(type(BASELINES.get("register")), "version", 99)
     assert FloorBench("register", store, "validation", tmp_path).key != floor.key
 
