@@ -62,6 +62,7 @@ PICTURES = {
     "-order": "each arm's score over its recorded one",
     "-real": "arms and floors on recordings of a real piano",
     "-ablation": "what S loses when a descriptor is replaced",
+    "-invariance": "S of arms and floors over how much the sound or the notes are changed",
 }
 
 
@@ -168,8 +169,9 @@ def strong() -> str:
         ]
     if data.get("timbre"):
         parts.append(_timbre(data))
+    parts += [*_pictures("strong", "-ablation"), *_tables(data)]
     on_real = _tables(data, "analyses_on_real", ", a real piano")
-    return "\n\n".join([*parts, *_pictures("strong", "-ablation"), *_tables(data), *on_real])
+    return "\n\n".join([*parts, *_pictures("strong", "-invariance"), *on_real])
 
 
 def _timbre(data: Data) -> str:

@@ -16,10 +16,13 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.common import RESULTS
 from docs.figures import FAINT, IMAGES, INK, WARM
+from trainer.analyses.invariance import Invariance
+from trainer.analyses.pictures import Point, curves, point
 
 COOL = "#2f6f8f"
 Data = Mapping[str, Any]
@@ -41,6 +44,9 @@ def main() -> None:
             draw_order(campaign, IMAGES / f"results-{tier}-order.png")
         if ablations := [t for t in data["analyses"] if t["analysis"] == "ablation"]:
             draw_ablation(ablations, IMAGES / f"results-{tier}-ablation.png")
+        for table in data["analyses_on_real"]:
+            if (table["analysis"], table["variant"]) == ("invariance", "sound"):
+                draw_invariance(table, IMAGES / f"results-{tier}-invariance.png")
 
 
 def draw_boards(boards: Sequence[Data], path: Path) -> None:
@@ -163,6 +169,27 @@ def draw_ablation(tables: Sequence[Data], path: Path) -> None:
         axis.set_xlabel("change of S")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def draw_invariance(table: Data, path: Path) -> None:
+    """S of arms and floors over how much one side is changed, a panel for every kind of change."""
+    rows = {row[0]: row for row in table["rows"]}
+    before = rows.pop("unchanged")
+    panels: dict[str, dict[str, list[Point]]] = {}
+    for name, row in rows.items():
+        family, _, level = name.rpartition(" ")
+        for at, head in enumerate(table["head"]):
+            if head.startswith("S "):  # after it: the difference, from, to
+                effect = {"S": row[at], "ci95": (row[at + 2], row[at + 3])}
+                line = panels.setdefault(family, {}).setdefault(head.removeprefix("S "), [])
+                line.append(point(float(level), effect, before[at]))
+    for family, still in Invariance.still.items():
+        for at, head in enumerate(table["head"]):
+            if head.startswith("S "):
+                panels[family][head.removeprefix("S ")].append(Point(still, before[at], None, None))
+    figure = Figure(layout="constrained")
+    curves(figure, panels, "S, 95 % by recordings")
+    figure.savefig(path, dpi=110)
 
 
 def _dots(
