@@ -30,6 +30,7 @@ from trainer.analyses.perturbations import (
 from trainer.floors import Floor
 from trainer.retrieval.baselines import BASELINES
 
+POOL = 8  # the benches'
 INVARIANCE, TRANSPOSITION = ANALYSES.get("invariance"), ANALYSES.get("transposition")
 
 
@@ -264,9 +265,13 @@ def test_tables_and_pictures_are_made_from_the_records(bench):
     assert drawn[0] == conditions["unchanged"]["S"]
 
 
+def floor_of(name, store, cache):
+    return FloorBench(name, store, "validation", cache, pool_size=POOL)
+
+
 @pytest.mark.parametrize("name", ["flux", "chroma-dtw"])
 def test_a_floor_is_asked_the_same(store, bench, tmp_path, name):
-    floor = FloorBench(name, store, "validation", tmp_path, pool_size=bench.pool_size)
+    floor = floor_of(name, store, tmp_path)
     whole = floor.changed("audio", unchanged), floor.changed("midi", lambda n: (n, n.pitch < 255))
     for changed in whole:
         for side, features in floor.embeddings.items():
@@ -274,7 +279,7 @@ def test_a_floor_is_asked_the_same(store, bench, tmp_path, name):
     ours, theirs = analyze([INVARIANCE], [bench, floor], ["sound"])[0].findings
     assert list(theirs.conditions) == list(ours.conditions)
     assert (theirs.label, theirs.seed) == (f"floor: {name}", None)
-    own = Floor(name, store, "validation", cache=tmp_path, pool_size=bench.pool_size)
+    own = Floor(name, store, "validation", cache=tmp_path, pool_size=POOL)
     assert theirs.conditions["unchanged"]["S"] == own.scored("strict").record["S"]
     for step in INVARIANCE.steps("sound"):
         moved = theirs.conditions[step.name]["moved"]
@@ -288,7 +293,7 @@ def test_a_floor_is_asked_the_same(store, bench, tmp_path, name):
 
 def test_a_floor_s_window_moves_to_where_a_run_s_does(store, tmp_path):
     """Of neighbours one second apart, one's moved window is the other's own."""
-    floor = FloorBench("flux", store, "validation", tmp_path)
+    floor = floor_of("flux", store, tmp_path)
     later = floor.changed("audio", unchanged, 24_000)["audio"]
     neighbours = np.flatnonzero(np.diff(floor.gallery.recording) == 0)
     assert len(neighbours) > 20
@@ -296,7 +301,7 @@ def test_a_floor_s_window_moves_to_where_a_run_s_does(store, tmp_path):
 
 
 def test_a_floor_that_somebody_else_measures_is_waited_for(store, tmp_path):
-    floor, other = (FloorBench("register", store, "validation", tmp_path) for _ in range(2))
+    floor, other = (floor_of("register", store, tmp_path) for _ in range(2))
     lock = FolderLock(other.folder)
     lock.__enter__()
     leaves = threading.Timer(0.3, lock.__exit__, (None, None, None))
@@ -307,19 +312,19 @@ def test_a_floor_that_somebody_else_measures_is_waited_for(store, tmp_path):
 
 
 def test_a_floor_s_findings_are_kept_and_of_its_own_definition(store, tmp_path, monkeypatch):
-    floor = FloorBench("register", store, "validation", tmp_path)
+    floor = floor_of("register", store, tmp_path)
     first = [o.findings for o in analyze([TRANSPOSITION], [floor], ["paper", "sound"])]
     assert all(len(findings) == 1 for findings in first)
     monkeypatch.setattr(FloorBench, "changed", None)  # nothing is measured twice
-    again = FloorBench("register", store, "validation", tmp_path)
+    again = floor_of("register", store, tmp_path)
     second = [o.findings for o in analyze([TRANSPOSITION], [again], ["paper", "sound"])]
     assert second == first
     monkeypatch.setattr(type(BASELINES.get("register")), "version", 99)
-    assert FloorBench("register", store, "validation", tmp_path).key != floor.key
+    assert floor_of("register", store, tmp_path).key != floor.key
 
 
 def test_other_analyses_leave_floors_out(store, bench, tmp_path):
-    floor = FloorBench("register", store, "validation", tmp_path)
+    floor = floor_of("register", store, tmp_path)
     cost = ANALYSES.get("cost")
     found = analyze([cost], [bench, floor], [next(iter(cost.variants))])[0]
     assert [f.label for f in found.findings] == ["d4a4"]
@@ -330,7 +335,7 @@ def test_a_floor_whose_packages_are_missing_keeps_no_run_from_being_asked(
     store, bench, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(sys.modules, "librosa", None)
-    floor = FloorBench("cqt", store, "validation", tmp_path)
+    floor = floor_of("cqt", store, tmp_path)
     found = analyze([TRANSPOSITION], [bench, floor], ["sound"])[0]
     assert [f.label for f in found.findings] == ["d4a4"]
     assert "librosa" in found.refused["floor: cqt"]
