@@ -146,6 +146,9 @@ def test_every_tier_names_campaigns_that_read() -> None:
     budget = scratch.settings["budget"]
     assert budget["epochs"] * budget["batches_per_epoch"] == 1500
     assert scratch.settings["evaluation"]["first"] == budget["epochs"]  # one evaluation
+    # In float32 without TF32 it would be hours of a GPU; on a CPU it stays the paper's.
+    assert scratch.settings["precision"] == "bf16"
+    assert read_campaign(TIERS["cpu"].campaigns[0], tiny=True).settings["precision"] == "fp32"
 
 
 def test_rank_correlation_knows_order_and_its_doubt() -> None:
