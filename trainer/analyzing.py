@@ -35,7 +35,7 @@ from trainer.analyses.floor_bench import FloorBench
 from trainer.analyses.page import page
 from trainer.analyses.subject import PROTOCOL_OF, Subject
 from trainer.devices import pick_device
-from trainer.floors import BASELINE_FOLDER, FLOOR, Floor
+from trainer.floors import BASELINE_FOLDER, FLOOR, Floor, telling
 from trainer.records import common_seed
 from trainer.retrieval.baselines import BASELINES
 from trainer.retrieval.gallery import RetrievalError
@@ -219,12 +219,15 @@ def _floors(names: Sequence[str], bench: Bench) -> list[FloorBench]:
     """Baselines on what a run is asked about, each once."""
     return [
         FloorBench(
-            name,
-            bench.store,
-            bench.split,
-            bench.run.path.parent / BASELINE_FOLDER,
+            Floor(
+                name,
+                bench.store,
+                bench.split,
+                cache=bench.run.path.parent / BASELINE_FOLDER,
+                pool_size=bench.pool_size,
+                progress=telling(name, bench.report),
+            ),
             bench.report,
-            bench.pool_size,
         )
         for name in dict.fromkeys(names)
     ]

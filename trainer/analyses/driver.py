@@ -87,23 +87,22 @@ def analyze(
     }
     done = 0
     for subject, label in zip(subjects, labels(subjects), strict=True):
+        is_floor = not isinstance(subject, Bench)
+        refusals: tuple[type[Exception], ...] = (AnalysisError, RetrievalError)
+        if is_floor:  # without which the runs are asked all the same
+            refusals += (MissingExtra,)
         for analysis in analyses:
             update(done, f"{label}: {analysis.name}")
             for variant in variants:
                 if (analysis.name, variant) not in outcomes:
                     continue
-                if not isinstance(subject, Bench) and not analysis.of_floors:
+                if is_floor and not analysis.of_floors:
                     continue
                 outcome = outcomes[analysis.name, variant]
                 try:
                     finding = _measure(analysis, subject, variant, label, report)
                     outcome.findings.append(finding)
-                except (AnalysisError, RetrievalError) as error:
-                    outcome.refused[label] = str(error)
-                    report(f"{label}: {error}")
-                except MissingExtra as error:
-                    if isinstance(subject, Bench):
-                        raise
+                except refusals as error:
                     outcome.refused[label] = str(error)
                     report(f"{label}: {error}")
             done += 1

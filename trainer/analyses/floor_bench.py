@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,16 +12,14 @@ import numpy.typing as npt
 from pipeline.base.config import digest
 from pipeline.descriptors.contract import Side
 from pipeline.spectral import Spectrum, Workspace
-from pipeline.store.reader import Store
 from trainer.analyses.bench import FOLDER
 from trainer.analyses.errors import Plain, Variant
 from trainer.analyses.perturbations import EditNotes, EditSamples, chosen
 from trainer.analyses.subject import PROTOCOL_OF, Subject
-from trainer.floors import Floor, telling
+from trainer.floors import Floor
 from trainer.retrieval.baselines import BASELINES, embed_baseline, segments_of
 from trainer.retrieval.baselines.embedding import of_peak_1
 from trainer.retrieval.evaluate import Scores, score_similarities
-from trainer.retrieval.pools import POOL_SIZE
 
 HalfArray = npt.NDArray[np.float16]
 
@@ -31,47 +28,33 @@ class FloorBench(Subject):
     """One baseline and one split.
 
     Features of both sides and of the changed one are in memory: of ``cqt`` and ``flux`` 100 kB a
-    segment, 1.4 GB for 13,500 of them.
-
-    Parameters
-    ----------
-    name : of the baseline
-    cache : folder of baselines' scores; findings go beside this one's
+    segment, 1.4 GB for 13,500 of them. Findings go beside the floor's scores.
     """
 
-    def __init__(
-        self,
-        name: str,
-        store: Store,
-        split: str,
-        cache: Path,
-        report: Callable[[str], None] = lambda text: None,
-        pool_size: int = POOL_SIZE,
-    ) -> None:
-        floor = Floor(name, store, split, cache=cache, pool_size=pool_size)
-        super().__init__(store, split, floor.folder / FOLDER / split, report)
-        self._identity = floor.folder.name
-        self.name, self._baseline, self._pool_size = name, BASELINES.get(name), pool_size
+    def __init__(self, floor: Floor, report: Callable[[str], None] = lambda text: None) -> None:
+        super().__init__(floor.store, floor.split, floor.folder / FOLDER / floor.split, report)
+        self.floor, self._baseline = floor, BASELINES.get(floor.name)
 
     @property
     def pool_size(self) -> int:
-        """That of the runs beside it."""
-        return self._pool_size
+        """The floor's."""
+        return self.floor.pool_size
 
     @property
     def key(self) -> str:
         """Changes with the baseline's definition, the store and the split."""
-        return digest({"floor": self._identity, "split": self.split})
+        return digest({"floor": self.floor.folder.name, "split": self.split})
 
     def about(self) -> Plain:
         """The baseline's name; there is no seed."""
-        return {"run": self.name, "arm": f"floor: {self.name}", "seed": None, "leaks": False}
+        name = self.floor.name
+        return {"run": name, "arm": f"floor: {name}", "seed": None, "leaks": False}
 
     @cached_property
     def embeddings(self) -> dict[Side, HalfArray]:
         """Features of both sides: float16 [n, width] each."""
-        progress = telling(self.name, self.report)
-        audio, midi = embed_baseline(self.name, self.store, self.split, progress)
+        floor = self.floor
+        audio, midi = embed_baseline(floor.name, floor.store, floor.split, floor.progress)
         return {"audio": audio, "midi": midi}
 
     def changed(

@@ -266,7 +266,7 @@ def test_tables_and_pictures_are_made_from_the_records(bench):
 
 
 def floor_of(name, store, cache):
-    return FloorBench(name, store, "validation", cache, pool_size=POOL)
+    return FloorBench(Floor(name, store, "validation", cache=cache, pool_size=POOL))
 
 
 @pytest.mark.parametrize("name", ["flux", "chroma-dtw"])
