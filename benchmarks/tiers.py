@@ -66,7 +66,7 @@ TIERS = {
     ),
     "strong": Tier(
         title="over an hour on two cores: the corrected preset at size tiny, all performances",
-        campaigns=(str(OWN / "strong.toml"),),
+        campaigns=(str(OWN / "strong.toml"), str(OWN / "paper.toml")),
         tiny=True,
         analysed=("d0", "a4r", "d4a4"),
         analyses=("ablation", "similarity"),
