@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.common import RESULTS
@@ -28,3 +30,32 @@ def machine(data: dict[str, Any]) -> str:
     """Where and from which commit."""
     e = data["environment"]
     return f"{e['cores']} cores of {e['cpu']} (commit {e['commit'][:10]})"
+
+
+def mean(values: Sequence[float]) -> str:
+    """Of seeds, to three digits."""
+    return f"{statistics.mean(values):.3f}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """The mean of seeds, and from where to where they are."""
+    if len(values) == 1:
+        return mean(values)
+    return f"{mean(values)} ({min(values):.3f}–{max(values):.3f})"
+
+
+def interval(found: Sequence[float] | None) -> str:
+    """From, to."""
+    return "–" if found is None else f"[{found[0]:.3f}, {found[1]:.3f}]"
+
+
+def difference(
+    found: dict[str, Any] | None, metric: str = "S", unstated: str = ", no difference shown"
+) -> str:
+    """A difference with its interval; ``unstated``: what is said where none was shown."""
+    if found is None:
+        return "–"
+    m = found[metric]
+    low, high = m["ci95"]
+    stated = "" if m["stated"] else unstated
+    return f"{m['difference']:+.3f} [{low:+.3f}, {high:+.3f}]{stated}"

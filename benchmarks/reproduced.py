@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
-import itertools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,8 +31,9 @@ from trainer.campaign.state import states
 from trainer.floors import BASELINE_FOLDER, Floor
 from trainer.layout import EVALUATION
 from trainer.records import file_name, read_scored, scores_due
-from trainer.retrieval.compare import compare
+from trainer.retrieval.compare import Scored, compare
 from trainer.run import open_run
+from trainer.scoring import evaluation_key, reads_same
 
 SIDES = ("a2m", "m2a")
 FULL_METRICS = ("S", "a2m R@1", "m2a R@1")
@@ -210,12 +209,14 @@ def _on_real(sweeps: Sequence[Sweep], store: Path, real: Path) -> dict[str, Any]
     floors = command("xmodal-evaluate", first, "--split", "test", "--store", real)["floors"]
     opened, cache = Store.open(real), first.parent / BASELINE_FOLDER
     size = open_run(first).config.evaluation.pool_size
-    several = [path for paths in runs.values() if len(paths) > 2 for path in paths]
-    there = importlib.util.find_spec("librosa") is not None
-    beside = FLOORS_ON_REAL if there else FLOORS_ON_REAL[1:]
-    flags = list(itertools.chain(*(("--baseline", name) for name in beside)))
-    on = ("--split", "test", "--store", real, "--protocol", "strict")
-    compared = command("xmodal-compare", *several, *on, *flags)["strict"] if several else []
+    asked = {
+        name: Floor(name, opened, "test", cache=cache, pool_size=size) for name in sorted(floors)
+    }
+    several = {
+        arm: [_scored(path, real, "strict") for path in paths]
+        for arm, paths in runs.items()
+        if len(paths) > 2
+    }
     return {
         "works_shared": _shared(store, real),
         "arms": scores,
@@ -223,15 +224,29 @@ def _on_real(sweeps: Sequence[Sweep], store: Path, real: Path) -> dict[str, Any]
             name: {s["protocol"]: {**scores_of([s]), "ci95": s["ci95"]["S"]} for s in found}
             for name, found in sorted(floors.items())
         },
-        "differences": [
-            {"first": c["first"], "second": c["second"], **difference_of(c["found"])}
-            for c in compared
-        ],
-        "left_to_gain": {
-            name: _left_to_gain(Floor(name, opened, "test", cache=cache, pool_size=size))
-            for name in floors
-        },
+        "differences": _differences(
+            several, {n: [asked[n].scored("strict")] for n in FLOORS_ON_REAL if n in asked}
+        ),
+        "left_to_gain": {name: _left_to_gain(floor) for name, floor in asked.items()},
     }
+
+
+def _differences(
+    arms: Mapping[str, list[Scored]], floors: Mapping[str, list[Scored]]
+) -> list[dict[str, Any]]:
+    """Every arm beside the first, then every arm beside every floor.
+
+    Whatever differs between two of them is what is asked about: here settings are no caveat.
+    """
+    if not arms:
+        return []
+    first, *others = arms
+    pairs = [(first, arms[first], name) for name in others]
+    pairs += [(floor, its, name) for name in arms for floor, its in floors.items()]
+    return [
+        {"first": name, "second": second, **difference_of(compare(its, arms[second]))}
+        for name, its, second in pairs
+    ]
 
 
 def _left_to_gain(floor: Floor) -> dict[str, Any]:
@@ -245,15 +260,20 @@ def _left_to_gain(floor: Floor) -> dict[str, Any]:
 
 
 def arm_runs(sweeps: Sequence[Sweep]) -> dict[str, list[Path]]:
-    """Runs that are seeds of one another, by arm and setting; no stages that others start from."""
+    """Runs that are seeds of one another, by arm and setting; no stages that others start from.
+
+    Those of later campaigns are called by campaign and group, too.
+    """
     runs: dict[str, list[Path]] = {}
     for sweep in sweeps:
         for entry in entries_of(sweep, states(sweep)):
             if entry.is_stage:
                 continue
             label = entry.label
-            if label in runs:  # the same arm, trained otherwise
-                label = f"{label} ({sweep.name}, {entry.runs[0].group})"
+            if sweep is not sweeps[0]:
+                group = entry.runs[0].group
+                own = label.removesuffix(f", {group}")
+                label = f"{own} ({sweep.name.removesuffix('-tiny')}, {group})"
             runs[label] = [sweep.path(run) for run in entry.runs]
     return runs
 
@@ -282,42 +302,38 @@ def unscored(path: Path, store: Path) -> list[tuple[str, ...]]:
     """
     flags = []
     for protocol, seed in _due(path):
-        if _record(path, store, protocol, seed) is None:
+        if _found(path, store, protocol, seed) is None:
             flags.append(() if seed is None else ("--protocol", protocol, "--seed", str(seed)))
     return list(dict.fromkeys(flags))  # without flags both protocols are scored
 
 
 def _due(path: Path) -> list[tuple[str, int | None]]:
     """Protocols, and the seed of pools that are not the run's own."""
-    from trainer.run import open_run
-
     due = scores_due(open_run(path).config.pool_seed)
     return [(protocol, seed) for protocol, split, seed in due if split == "test"]
 
 
 def _records(paths: Sequence[Path], store: Path, protocol: str) -> list[Mapping[str, Any]]:
     """Of every run, on pools that all of them share."""
-    found = []
-    for path in paths:
-        seed = [seed for name, seed in _due(path) if name == protocol][-1]
-        record = _record(path, store, protocol, seed)
-        if record is None:
-            raise RunError(f"{path} has no {protocol} scores on {store}", kind="no-evaluation")
-        found.append(record)
+    return [_scored(path, store, protocol).record for path in paths]
+
+
+def _scored(path: Path, store: Path, protocol: str) -> Scored:
+    seed = [seed for name, seed in _due(path) if name == protocol][-1]
+    found = _found(path, store, protocol, seed)
+    if found is None:
+        raise RunError(f"{path} has no {protocol} scores on {store}", kind="no-evaluation")
     return found
 
 
-def _record(path: Path, store: Path, protocol: str, seed: int | None) -> Mapping[str, Any] | None:
-    from trainer.run import open_run
-    from trainer.scoring import evaluation_key, reads_same
-
+def _found(path: Path, store: Path, protocol: str, seed: int | None) -> Scored | None:
     run, opened = open_run(path), Store.open(store)
     folder = path / EVALUATION / ("" if reads_same(run, opened) else opened.name)
     with contextlib.suppress(RunError):
         file = folder / file_name(protocol, "test", seed)
-        record = read_scored(file, path.name, run.config.seed).record
-        if record.get("key") == evaluation_key(run, opened):
-            return record
+        scored = read_scored(file, path.name, run.config.seed)
+        if scored.record.get("key") == evaluation_key(run, opened):
+            return scored
     return None
 
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.cells import load, machine, row
+from benchmarks.cells import difference, interval, load, machine, mean, row, spread
 from benchmarks.common import RESULTS
 from benchmarks.tiers import TIERS
 
@@ -20,6 +20,7 @@ REFERENCE_HOURS = {
     "d4a4": "10.6 h (RTX 3090), 25 h (A30)",
 }
 REFERENCE_UPDATES = 30_000
+NO_MISTAKE = "a model that makes no mistake"
 TIERS_SHOWN = ("gpu", "cpu", "strong")
 SHOWN_ANALYSES = ("ablation", "similarity", "sensitivity", "invariance")
 
@@ -96,17 +97,17 @@ def _board(board: Data) -> str:
         name = f"`{arm['arm']}`" + (" (leaks)" if arm["leaks"] else "")
         lines.append(
             row(
-                name, _mean(arm["S"]), _interval(arm["interval"]), arm["interval_of"] or "–",
-                _mean(arm["R@1"]), _mean(arm["no_copy_R@1"]), str(len(arm["seeds"])),
-                _difference(arm["against"].get("d0")),
+                name, mean(arm["S"]), interval(arm["interval"]), arm["interval_of"] or "–",
+                mean(arm["R@1"]), mean(arm["no_copy_R@1"]), str(len(arm["seeds"])),
+                difference(arm["against"].get("d0")),
             )
         )  # fmt: skip
     for name, floor in board["floors"].items():
         found = board["floor_interval"][name]
         lines.append(
             row(
-                f"floor: `{name}`", _mean(floor["S"]), _interval(found["ci95"]), found["of"],
-                _mean(floor["R@1"]), _mean(floor["no_copy_R@1"]), "–", "–",
+                f"floor: `{name}`", mean(floor["S"]), interval(found["ci95"]), found["of"],
+                mean(floor["R@1"]), mean(floor["no_copy_R@1"]), "–", "–",
             )
         )  # fmt: skip
     queries = board["arms"][0]["queries"]
@@ -160,7 +161,7 @@ def strong() -> str:
     parts = [_about(data), *_pictures("strong", "-real")]
     real = data["real"]
     if real:
-        parts.append(_real(data, real) + "\n" + _left_to_gain(real))
+        parts += [_real(data, real), _left_to_gain(real)]
     for campaign in data["campaigns"]:
         parts += [
             _board(b)
@@ -176,7 +177,7 @@ def strong() -> str:
 
 def _timbre(data: Data) -> str:
     """The same test recordings from the SoundFont that training heard."""
-    seen = ", ".join(f"`{arm}` {_spread(s['S'])}" for arm, s in data["timbre"]["seen"].items())
+    seen = ", ".join(f"`{arm}` {spread(s['S'])}" for arm, s in data["timbre"]["seen"].items())
     return (
         "The test split above is played by a SoundFont that training never heard. By training's own "
         f"(strict protocol, S): {seen}."
@@ -195,13 +196,13 @@ def _real(data: Data, real: Data) -> str:
         s = found["strict"]
         lines.append(
             row(f"`{arm}`" + (" (leaks)" if arm in leaking else ""),
-                _spread(s["S"]), _spread(s["R@1"]), _spread(s["no_copy_R@1"]),
-                _spread(s["full_R@1"]), _spread(found["paper"]["S"]))
+                spread(s["S"]), spread(s["R@1"]), spread(s["no_copy_R@1"]),
+                spread(s["full_R@1"]), spread(found["paper"]["S"]))
         )  # fmt: skip
     for name, found in real["floors"].items():
         s = found["strict"]
-        cells = [_mean(s[k]) for k in ("S", "R@1", "no_copy_R@1", "full_R@1")]
-        lines.append(row(f"floor: `{name}`", *cells, _mean(found["paper"]["S"])))
+        cells = [mean(s[k]) for k in ("S", "R@1", "no_copy_R@1", "full_R@1")]
+        lines.append(row(f"floor: `{name}`", *cells, mean(found["paper"]["S"])))
     queries = next(iter(real["arms"].values()))["strict"]
     shared = real.get("works_shared")  # None: it was not asked
     works = "" if shared is None else f"; works that training heard, too: {len(shared) or 'none'}"
@@ -210,45 +211,14 @@ def _real(data: Data, real: Data) -> str:
         f"queries, {queries['without_copy']:,} without a copy{works}), strict protocol; of directions "
         "the lower one; of seeds mean (lowest–highest):"
     )
-    told = [f"* `{d['second']}` against `{d['first']}`: {_all(d)}" for d in real["differences"]]
-    return "\n".join([title, "", *lines, "", *told])
+    told = [(f"`{d['second']}`", f"`{d['first']}`", d) for d in real["differences"]]
+    return "\n".join([title, "", *lines, "", _differences(told)])
 
 
 def _left_to_gain(real: Data) -> str:
     """How much every floor leaves; where that is next to nothing, no model could be shown better."""
-    return "\n".join(
-        f"* a model that makes no mistake against `{name}`: {_all(found)}"
-        for name, found in real["left_to_gain"].items()
-    )
-
-
-def corrections() -> str:
-    """One setting of the reference put back at a time."""
-    if not (RESULTS / "corrections.json").is_file():
-        return f"{NOT_YET} `python -m benchmarks.corrections` does it."
-    data = load("corrections")
-    head = ("put back", "S", "R@1", "difference of S", "of R@1, sound to notes", "notes to sound")
-    lines = [row(*head), "|---|--:|--:|---|---|---|"]
-    for found in data["groups"]:
-        differences = [
-            _difference(found["against"], metric, ", none shown")
-            for metric in ("S", "a2m R@1", "m2a R@1")
-        ]
-        lines.append(row(found["name"], _spread(found["S"]), _spread(found["R@1"]), *differences))
-    asked = 3 * sum(found["against"] is not None for found in data["groups"])
-    pools = data["pools"]["R@1"]
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"Three seeds each: mean (lowest–highest), {data['updates']} updates of "
-            f"{data['batch_size']}; differences with 95 % intervals over seeds and recordings, "
-            f"each for itself ({asked} are asked at once). The seed of the paper's pools: R@1 of one "
-            f"model as it is, scored in the pools of {len(pools)} seeds, from {min(pools):.3f} to "
-            f"{max(pools):.3f} (S: {min(data['pools']['S']):.3f} to {max(data['pools']['S']):.3f}). "
-            f"`python -m benchmarks.corrections`, {machine(data)}.",
-        ]
-    )
+    told = [(NO_MISTAKE, f"`{name}`", found) for name, found in real["left_to_gain"].items()]
+    return _differences(told)
 
 
 def costs() -> str:
@@ -303,36 +273,16 @@ def _minutes(seconds: float) -> str:
     return f"{seconds / 60:.1f} min"
 
 
-def _mean(values: Sequence[float]) -> str:
-    return f"{statistics.mean(values):.3f}"
-
-
-def _spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return _mean(values)
-    return f"{_mean(values)} ({min(values):.3f}–{max(values):.3f})"
-
-
-def _interval(found: Sequence[float] | None) -> str:
-    return "–" if found is None else f"[{found[0]:.3f}, {found[1]:.3f}]"
-
-
-def _all(found: Data) -> str:
-    """The difference in S, and in R@1 of both directions."""
-    names = {"a2m R@1": "R@1 sound to notes", "m2a R@1": "notes to sound"}
-    more = [f"{text} {_difference(found, key)}" for key, text in names.items() if key in found]
-    return "; ".join([f"S {_difference(found)}", *more])
-
-
-def _difference(
-    found: Data | None, metric: str = "S", unstated: str = ", no difference shown"
-) -> str:
-    if found is None:
-        return "–"
-    m = found[metric]
-    low, high = m["ci95"]
-    stated = "" if m["stated"] else unstated
-    return f"{m['difference']:+.3f} [{low:+.3f}, {high:+.3f}]{stated}"
+def _differences(told: Sequence[tuple[str, str, Data]]) -> str:
+    """Of every pair, S and R@1 of both directions; ``told``: who, against whom, what was found."""
+    lines = [
+        row("", "against", "S", "R@1, sound to notes", "notes to sound"),
+        "|---|---|---|---|---|",
+    ]
+    for who, other, found in told:
+        cells = [difference(found, m, ", none shown") for m in ("S", "a2m R@1", "m2a R@1")]
+        lines.append(row(who, other, *cells))
+    return "\n".join(lines)
 
 
 def _cell(value: object) -> str:

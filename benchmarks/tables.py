@@ -15,9 +15,10 @@ from typing import Any
 from benchmarks.campaign_words import campaigns, sweeps
 from benchmarks.cells import load, machine, row
 from benchmarks.evaluation_words import analyses, baselines, findings
+from benchmarks.method_words import corrections, selection
 from benchmarks.results_words import analyses as scratch_analyses
-from benchmarks.results_words import corrections, not_run, scratch, strong
 from benchmarks.results_words import costs as reproduction_costs
+from benchmarks.results_words import not_run, scratch, strong
 from benchmarks.search_words import costs as search_costs
 from benchmarks.search_words import found as search_found
 from benchmarks.speed import evaluation, speed
@@ -307,6 +308,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scratch-analyses": scratch_analyses,
     "strong": strong,
     "corrections": corrections,
+    "selection": selection,
     "reproduction-costs": reproduction_costs,
     "not-run": not_run,
 }

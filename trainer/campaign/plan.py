@@ -43,7 +43,8 @@ class PlannedRun:
     Attributes
     ----------
     index : place in the plan; one that is started from comes before
-    group, label : which group, and what people read: arm, what varies, seed
+    group, label : which group, and what people read: arm, what varies, the group where others of this
+        name are in another, seed
     arm, seed, settings : what distinguishes it; ``settings`` are dotted
     signature, folder : of the run; the folder's name, below the campaign's ``out``
     after : index of the run that it starts from
@@ -73,6 +74,11 @@ class PlannedRun:
     parameters: int
     trainable: int
     leaks: bool
+
+    @property
+    def name(self) -> str:
+        """The label without the seed: runs of one name and group are seeds of one another."""
+        return self.label.removesuffix(f", seed {self.seed}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -272,7 +278,20 @@ def _expanded(
                 f"the campaign {campaign.name} names one run twice: '{other.label}' of "
                 f"{other.group} and '{run.label}' of {run.group}"
             )
-    return runs, skipped
+    return _told_apart(runs), skipped
+
+
+def _told_apart(runs: list[PlannedRun]) -> list[PlannedRun]:
+    """Where one arm is in several groups, its runs are called by their group, too."""
+    groups: dict[str, set[str]] = {}
+    for run in runs:
+        groups.setdefault(run.name, set()).add(run.group)
+    return [
+        dataclasses.replace(run, label=f"{run.name}, {run.group}, seed {run.seed}")
+        if len(groups[run.name]) > 1
+        else run
+        for run in runs
+    ]
 
 
 def _start(group: Group, last: dict[str, list[PlannedRun]]) -> PlannedRun | None:

@@ -152,8 +152,7 @@ def entries_of(sweep: Sweep, states: Sequence[State]) -> list[Entry]:
     """A campaign's runs by group, arm and setting, in the order of the plan."""
     found: dict[tuple[str, str], list[tuple[PlannedRun, State]]] = {}
     for run, state in zip(sweep.runs, states, strict=True):
-        label = run.label.removesuffix(f", seed {run.seed}")
-        found.setdefault((run.group, label), []).append((run, state))
+        found.setdefault((run.group, run.name), []).append((run, state))
     entries = []
     starts = {run.after for run in sweep.runs}
     for (_, label), members in found.items():

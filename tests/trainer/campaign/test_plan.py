@@ -19,6 +19,8 @@ from pipeline.store.schema import seal
 from trainer import plan as planning
 from trainer.campaign.manifest import Campaign, read_campaign
 from trainer.campaign.plan import Sweep, plan_campaign
+from trainer.campaign.standing import entries_of
+from trainer.campaign.state import states
 from trainer.config import RunConfig
 from trainer.mechanisms import MECHANISMS
 from trainer.plan import Planner, RunRequest, plan_run
@@ -161,6 +163,24 @@ BAD = [
     (BASE + "seeds = [1, 2]\n" + ARMS, "'arms' start from 'base', which is 2 runs"),
     (BASE + 'vary = { "control.name" = ["zero"] }\n', "control = zero: an arm without"),
 ]
+
+
+def test_an_arm_of_two_groups_is_called_by_its_group(make: Make) -> None:
+    other = '[[runs]]\nname = "siglip"\narms = ["d0", "a4r"]\n'
+    settings = 'settings = { loss = { name = "siglip" } }\n'
+    sweep = make(BASE + "seeds = [3]\n" + other + settings, top="seeds = [3, 4]")
+    assert [r.label for r in sweep.runs] == [
+        "d0, base, seed 3",
+        "d0, siglip, seed 3",  # and all seeds of it are called alike
+        "d0, siglip, seed 4",
+        "a4r, seed 3",
+        "a4r, seed 4",
+    ]
+    entries = entries_of(sweep, states(sweep))
+    assert [(e.label, len(e.runs)) for e in entries] == [
+        ("d0, base", 1), ("d0, siglip", 2), ("a4r", 2),
+    ]  # fmt: skip
+    assert not any(e.is_stage for e in entries)
 
 
 @pytest.mark.parametrize(("body", "told"), BAD)

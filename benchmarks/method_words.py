@@ -1,0 +1,74 @@
+"""What docs/method.md lists: what each correction is worth, and what choosing adds to a score."""
+
+from __future__ import annotations
+
+from benchmarks.cells import difference, load, machine, row, spread
+from benchmarks.common import RESULTS
+
+NOT_YET = "Not yet measured."
+CHOSEN = {
+    "epoch": "the best of {} evaluations of one run",
+    "model": "the best of {} arms, after the last epoch",
+    "both": "the best of all {} scores",
+}
+
+
+def corrections() -> str:
+    """One setting of the reference put back at a time."""
+    if not (RESULTS / "corrections.json").is_file():
+        return f"{NOT_YET} `python -m benchmarks.corrections` does it."
+    data = load("corrections")
+    head = ("put back", "S", "R@1", "difference of S", "of R@1, sound to notes", "notes to sound")
+    lines = [row(*head), "|---|--:|--:|---|---|---|"]
+    for found in data["groups"]:
+        differences = [
+            difference(found["against"], metric, ", none shown")
+            for metric in ("S", "a2m R@1", "m2a R@1")
+        ]
+        lines.append(row(found["name"], spread(found["S"]), spread(found["R@1"]), *differences))
+    asked = 3 * sum(found["against"] is not None for found in data["groups"])
+    pools = data["pools"]["R@1"]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"Three seeds each: mean (lowest–highest), {data['updates']} updates of "
+            f"{data['batch_size']}; differences with 95 % intervals over seeds and recordings, "
+            f"each for itself ({asked} are asked at once). The seed of the paper's pools: R@1 of one "
+            f"model as it is, scored in the pools of {len(pools)} seeds, from {min(pools):.3f} to "
+            f"{max(pools):.3f} (S: {min(data['pools']['S']):.3f} to {max(data['pools']['S']):.3f}). "
+            f"`python -m benchmarks.corrections`, {machine(data)}.",
+        ]
+    )
+
+
+def selection() -> str:
+    """Choosing by some questions, telling what the others say."""
+    if not (RESULTS / "selection.json").is_file():
+        return f"{NOT_YET} `python -m benchmarks.selection` does it."
+    data = load("selection")
+    halved = {
+        "queries at random": data["queries_halved"],
+        "recordings whole": data["recordings_halved"],
+    }
+    lines = [row("chosen", "cut in two", "S as told", "S of the others", "added", "± (1 σ)")]
+    lines.append("|---|---|--:|--:|--:|--:|")
+    for key, text in CHOSEN.items():
+        for how, found in halved.items():
+            f = found[key]
+            told = (f"{f[k]:.3f}" for k in ("told", "other"))
+            lines.append(
+                row(text.format(f["among"]), how, *told, f"{f['added']:+.3f}", f"{f['sd']:.3f}")
+            )
+    last = [scores[-1] for scores in data["S"].values()]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{len(last)} arms at size `tiny`, {data['updates']} updates of {data['batch_size']}, one "
+            f"seed, S after the last epoch from {min(last):.3f} to {max(last):.3f}; "
+            f"{data['queries']:,} validation queries of {data['recordings']} recordings, cut in two "
+            f"{data['halvings']:,} times; strict protocol. `python -m benchmarks.selection`, "
+            f"{machine(data)}.",
+        ]
+    )
