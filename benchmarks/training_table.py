@@ -134,6 +134,16 @@ def figures() -> list[Figure]:
         ),
         *(
             Figure(
+                what=f"… with products in bfloat16 (`--precision bf16`), `{arm}`",
+                value=at("end_to_end", arm, "ratio_bf16"),
+                written="{:.1f} ×",
+                least={"cpu": 5},
+                devices=("cpu",),
+            )
+            for arm in ("d0", "a4r")
+        ),
+        *(
+            Figure(
                 what=f"embedding and scoring 13,532 segments, `{arm}`",
                 value=at("split", arm, "all_s"),
                 written="{:.0f} s",
