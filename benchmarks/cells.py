@@ -1,4 +1,4 @@
-"""What the tables of the documents are made of: results, rows, ratios, machines."""
+"""What the tables of the documents are made of: rows, ratios, means, differences, machines."""
 
 from __future__ import annotations
 

@@ -47,28 +47,25 @@ def selection() -> str:
     if not (RESULTS / "selection.json").is_file():
         return f"{NOT_YET} `python -m benchmarks.selection` does it."
     data = load("selection")
-    halved = {
-        "queries at random": data["queries_halved"],
-        "recordings whole": data["recordings_halved"],
-    }
-    lines = [row("chosen", "cut in two", "S as told", "S of the others", "added", "± (1 σ)")]
-    lines.append("|---|---|--:|--:|--:|--:|")
+    halved = {"queries at random": data["queries_halved"], "works whole": data["works_halved"]}
+    head = ("chosen", "cut in two", "S as told", "S of the other half", "added", "σ between cuts")
+    lines = [row(*head), "|---|---|--:|--:|--:|--:|"]
     for key, text in CHOSEN.items():
         for how, found in halved.items():
             f = found[key]
-            told = (f"{f[k]:.3f}" for k in ("told", "other"))
-            lines.append(
-                row(text.format(f["among"]), how, *told, f"{f['added']:+.3f}", f"{f['sd']:.3f}")
-            )
+            cells = (f"{f['told']:.3f}", f"{f['other']:.3f}", f"{f['added']:+.3f}")
+            lines.append(row(text.format(f["among"]), how, *cells, f"{f['between_cuts']:.3f}"))
     last = [scores[-1] for scores in data["S"].values()]
+    cuts = " and ".join(f"{found['cuts']:,} cuts ({how})" for how, found in halved.items())
     return "\n".join(
         [
             *lines,
             "",
             f"{len(last)} arms at size `tiny`, {data['updates']} updates of {data['batch_size']}, one "
-            f"seed, S after the last epoch from {min(last):.3f} to {max(last):.3f}; "
-            f"{data['queries']:,} validation queries of {data['recordings']} recordings, cut in two "
-            f"{data['halvings']:,} times; strict protocol. `python -m benchmarks.selection`, "
-            f"{machine(data)}.",
+            f"seed; S after the last epoch from {min(last):.3f} to {max(last):.3f}. Strict protocol, "
+            f"{data['queries']:,} validation queries of {data['recordings']} recordings of "
+            f"{data['works']} works; {cuts}. Chosen by {data['queries_per_half']} queries, as the "
+            "reference chooses by 500. The other half's S is what it would be if that half were as "
+            f"hard for all. `python -m benchmarks.selection`, {machine(data)}.",
         ]
     )

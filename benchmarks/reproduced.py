@@ -21,6 +21,7 @@ from pipeline.corpora.compositions import overlap
 from pipeline.info import describe_store
 from pipeline.store import Store
 from trainer.analyses import ANALYSES
+from trainer.analyses.comparison import unlike
 from trainer.analyses.contract import Finding
 from trainer.campaign.ledger import build_ledger
 from trainer.campaign.plan import Sweep
@@ -32,7 +33,7 @@ from trainer.floors import BASELINE_FOLDER, Floor
 from trainer.layout import EVALUATION
 from trainer.records import file_name, read_scored, scores_due
 from trainer.retrieval.compare import Scored, compare
-from trainer.run import open_run
+from trainer.run import Run, open_run
 from trainer.scoring import evaluation_key, reads_same
 
 SIDES = ("a2m", "m2a")
@@ -75,14 +76,20 @@ def found(
 
 
 def costs(sweeps: Sequence[Sweep], store: Path) -> dict[str, Any]:
-    """Seconds and memory, run by run."""
+    """Seconds and memory, run by run; ``label``: what its scores stand under."""
     rows = {r["run"]: r for sweep in sweeps for r in _ledger(sweep)}
     info = json.loads((store / "build.json").read_text(encoding="utf-8"))
+    labels = {path.name: label for label, paths in arm_runs(sweeps).items() for path in paths}
     return {
         "build": info["seconds"],
         "hours": describe_store(Store.open(store))[0]["hours"],
         "runs": {
-            name: {"arm": r["arm"], "seed": r["seed"], **{k: r[k] for k in COSTS}}
+            name: {
+                "arm": r["arm"],
+                "seed": r["seed"],
+                "label": labels.get(name, r["arm"]),
+                **{k: r[k] for k in COSTS},
+            }
             for name, r in sorted(rows.items())
         },
     }
@@ -199,7 +206,7 @@ def _order(sweep: Sweep, boards: Sequence[Board]) -> dict[str, Any] | None:
 
 
 def _on_real(sweeps: Sequence[Sweep], store: Path, real: Path) -> dict[str, Any]:
-    """The recordings of a real piano: every run, the floors, and every pair of arms with seeds."""
+    """The recordings of a real piano: every run, the floors, differences of arms with seeds."""
     runs = arm_runs(sweeps)
     scores = {
         arm: {p: scores_of(_records(paths, real, p)) for p in ("strict", "paper")}
@@ -225,23 +232,30 @@ def _on_real(sweeps: Sequence[Sweep], store: Path, real: Path) -> dict[str, Any]
             for name, found in sorted(floors.items())
         },
         "differences": _differences(
-            several, {n: [asked[n].scored("strict")] for n in FLOORS_ON_REAL if n in asked}
+            several,
+            {arm: open_run(runs[arm][0]) for arm in several},
+            {n: [asked[n].scored("strict")] for n in FLOORS_ON_REAL if n in asked},
         ),
         "left_to_gain": {name: _left_to_gain(floor) for name, floor in asked.items()},
     }
 
 
 def _differences(
-    arms: Mapping[str, list[Scored]], floors: Mapping[str, list[Scored]]
+    arms: Mapping[str, list[Scored]],
+    settings: Mapping[str, Run],
+    floors: Mapping[str, list[Scored]],
 ) -> list[dict[str, Any]]:
-    """Every arm beside the first, then every arm beside every floor.
+    """Every arm beside the first of its settings, these firsts beside each other, all beside floors.
 
-    Whatever differs between two of them is what is asked about: here settings are no caveat.
+    ``settings``: a run of every arm. Between firsts the settings are what is asked about.
     """
-    if not arms:
-        return []
-    first, *others = arms
-    pairs = [(first, arms[first], name) for name in others]
+    firsts: list[str] = []
+    pairs = []
+    for name in arms:
+        like = [first for first in firsts if not unlike(settings[first], settings[name])]
+        if not like:
+            firsts.append(name)
+        pairs += [(first, arms[first], name) for first in like or firsts[:1] if first != name]
     pairs += [(floor, its, name) for name in arms for floor, its in floors.items()]
     return [
         {"first": name, "second": second, **difference_of(compare(its, arms[second]))}
@@ -302,7 +316,7 @@ def unscored(path: Path, store: Path) -> list[tuple[str, ...]]:
     """
     flags = []
     for protocol, seed in _due(path):
-        if _found(path, store, protocol, seed) is None:
+        if _evaluation(path, store, protocol, seed) is None:
             flags.append(() if seed is None else ("--protocol", protocol, "--seed", str(seed)))
     return list(dict.fromkeys(flags))  # without flags both protocols are scored
 
@@ -320,13 +334,13 @@ def _records(paths: Sequence[Path], store: Path, protocol: str) -> list[Mapping[
 
 def _scored(path: Path, store: Path, protocol: str) -> Scored:
     seed = [seed for name, seed in _due(path) if name == protocol][-1]
-    found = _found(path, store, protocol, seed)
+    found = _evaluation(path, store, protocol, seed)
     if found is None:
         raise RunError(f"{path} has no {protocol} scores on {store}", kind="no-evaluation")
     return found
 
 
-def _found(path: Path, store: Path, protocol: str, seed: int | None) -> Scored | None:
+def _evaluation(path: Path, store: Path, protocol: str, seed: int | None) -> Scored | None:
     run, opened = open_run(path), Store.open(store)
     folder = path / EVALUATION / ("" if reads_same(run, opened) else opened.name)
     with contextlib.suppress(RunError):

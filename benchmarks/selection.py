@@ -6,7 +6,7 @@ The reference scores 13 arms after each of 5 epochs on 500 queries of the valida
 tells the best of these scores. Here ``benchmarks/campaigns/selection.toml`` does the same at size
 ``tiny`` on the store of ``benchmarks.reproduce --tier cpu``; every evaluation keeps the rank of
 every answer (strict protocol). :mod:`benchmarks.halves` then chooses by half of them and asks the
-other half: queries at random, or recordings whole.
+other half: queries at random, or works whole.
 
 Writes ``benchmarks/results/selection.json``.
 """
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.common import environment, write
-from benchmarks.halves import HALVINGS, optimism
+from benchmarks.halves import optimism
 from benchmarks.tiers import OWN
 from pipeline.base.config import from_plain
 from pipeline.base.files import atomic_write
@@ -36,6 +36,7 @@ from trainer.config import RunConfig
 from trainer.plan import RunRequest, plan_run
 from trainer.retrieval.evaluate import score_embeddings
 from trainer.retrieval.gallery import Gallery
+from trainer.run import open_run
 from trainer.scoring import comparison_of, selection_score
 from trainer.training import FloatArray, train
 
@@ -60,9 +61,11 @@ def main() -> None:
         files = list(pool.map(answered, sweep.runs, [sweep] * len(sweep.runs)))
     store = Store.open(arguments.store)
     found = [np.load(file) for file in files]
+    if any(not np.array_equal(each["segment"], found[0]["segment"]) for each in found):
+        raise SystemExit("the runs did not answer the same queries")
     hits_MEDQ = np.stack([each["ranks"] for each in found]) < HIT
-    recording_Q = found[0]["recording"]
-    every_Q = np.arange(len(recording_Q))
+    gallery = Gallery.from_store(store, "validation")
+    row_Q = np.searchsorted(gallery.segment, found[0]["segment"])
     S_ME = hits_MEDQ.mean(-1).min(-1)
     write(
         "selection",
@@ -71,15 +74,16 @@ def main() -> None:
             "store": {"name": store.name, "identity": store.identity},
             "updates": sweep.runs[0].updates,
             "batch_size": sweep.runs[0].config["budget"]["batch_size"],
-            "queries": len(recording_Q),
-            "recordings": len(np.unique(recording_Q)),
-            "halvings": HALVINGS,
+            "queries": len(row_Q),
+            "queries_per_half": len(row_Q) // 2,
+            "recordings": len(np.unique(gallery.recording[row_Q])),
+            "works": len(np.unique(gallery.composition[row_Q])),
             "S": {
                 run.arm: [round(float(S), 6) for S in scores]
                 for run, scores in zip(sweep.runs, S_ME, strict=True)
             },
-            "queries_halved": optimism(hits_MEDQ, every_Q),
-            "recordings_halved": optimism(hits_MEDQ, recording_Q),
+            "queries_halved": optimism(hits_MEDQ, np.arange(len(row_Q))),
+            "works_halved": optimism(hits_MEDQ, gallery.composition[row_Q]),
         },
     )
 
@@ -87,40 +91,48 @@ def main() -> None:
 def answered(planned: PlannedRun, sweep: Sweep) -> Path:
     """The file of what a run answered at its evaluations; where it is not there, the run is trained.
 
-    ``ranks`` int [E, D, Q], ``recording`` int [Q] of every query.
+    ``ranks`` int [E, D, Q], ``segment`` int [Q] of every query, ``model`` SHA-256 of the weights.
     """
     torch.set_num_threads(1)
-    file = sweep.path(planned) / KEPT
-    if not file.is_file():
-        # From the beginning: of a run that goes on, the evaluations before are gone.
-        request = RunRequest(
-            config=from_plain(RunConfig, planned.config),
-            store=Path(sweep.store),
-            out=Path(sweep.out),
-            device="cpu",
-            overwrite=True,
-        )
-        plan = plan_run(request)
-        gallery = Gallery.from_store(plan.store, "validation")
-        kept: list[dict[str, np.ndarray]] = []
-        choose, comparison = selection_score(plan.store, plan.config), comparison_of(plan.config)
+    folder = sweep.path(planned)
+    file = folder / KEPT
+    if _is_of(file, folder):
+        return file
+    # From the beginning: of a run that goes on, the evaluations before are gone.
+    request = RunRequest(
+        config=from_plain(RunConfig, planned.config),
+        store=Path(sweep.store),
+        out=Path(sweep.out),
+        device="cpu",
+        overwrite=True,
+    )
+    plan = plan_run(request)
+    gallery = Gallery.from_store(plan.store, "validation")
+    choose, comparison = selection_score(plan.store, plan.config), comparison_of(plan.config)
+    kept: list[dict[str, np.ndarray]] = []
 
-        def score(
-            audio: FloatArray, midi: FloatArray, resident: ResidentStore
-        ) -> Mapping[str, Any]:
-            scores = score_embeddings(
-                audio, midi, gallery, "strict", pool_size=plan.config.evaluation.pool_size,
-                full=False, segments=resident.rows, comparison=comparison,
-            )  # fmt: skip
-            kept.append(scores.per_query())
-            return choose(audio, midi, resident)
+    def score(audio: FloatArray, midi: FloatArray, resident: ResidentStore) -> Mapping[str, Any]:
+        scores = score_embeddings(
+            audio, midi, gallery, "strict", pool_size=plan.config.evaluation.pool_size,
+            full=False, segments=resident.rows, comparison=comparison,
+        )  # fmt: skip
+        kept.append(scores.per_query())
+        return choose(audio, midi, resident)
 
-        train(plan, score)
-        print(f"{planned.label}: trained", flush=True)
-        ranks = np.stack([[each[side] for side in SIDES] for each in kept])
-        with atomic_write(file) as handle:
-            np.savez_compressed(handle, ranks=ranks, recording=kept[0]["recording"])
+    run = train(plan, score)
+    print(f"{planned.label}: trained", flush=True)
+    ranks = np.stack([[each[side] for side in SIDES] for each in kept])
+    weights = run.record["model_sha256"]
+    with atomic_write(file) as handle:
+        np.savez_compressed(handle, ranks=ranks, segment=kept[0]["segment"], model=weights)
     return file
+
+
+def _is_of(file: Path, folder: Path) -> bool:
+    """Whether the file is of the weights that the run has now."""
+    if not file.is_file() or not (run := open_run(folder)).finished:
+        return False
+    return str(np.load(file)["model"]) == run.record["model_sha256"]
 
 
 if __name__ == "__main__":

@@ -157,7 +157,7 @@ def cost(found: Board) -> Html:
             shown.append(
                 Spot(
                     name=line.entry.label, x=seconds / 60, y=line.S,
-                    colour=1 if line.entry.label == REFERENCE else 0,
+                    colour=1 if line.entry.arm == REFERENCE else 0,
                 )
             )  # fmt: skip
         rows.append(

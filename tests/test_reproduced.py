@@ -1,0 +1,137 @@
+"""What is gathered from a reproduction's runs, and how the pages tell it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from campaign_fakes import BUDGET, planned, scored, sweep_of, write_run
+
+from trainer.records import read_scored
+from trainer.run import open_run
+
+halves = pytest.importorskip("benchmarks.halves")
+method_words = pytest.importorskip("benchmarks.method_words")
+reproduced = pytest.importorskip("benchmarks.reproduced")
+results_words = pytest.importorskip("benchmarks.results_words")
+
+SEEDS = (42, 123, 456)
+LONGER = {**BUDGET, "batch_size": 32}
+
+
+def campaigns(out: Path) -> list[Any]:
+    """Two, of which the second has other settings and one arm in two groups."""
+    first = [planned(i, "d0", seed) for i, seed in enumerate(SEEDS)]
+    first += [planned(3 + i, "a4r", seed) for i, seed in enumerate(SEEDS)]
+    second = [
+        planned(i, "d0", seed, group="plain", label="d0, plain", budget=LONGER)
+        for i, seed in enumerate(SEEDS)
+    ]
+    second += [
+        planned(3 + i, "a4r", seed, group="plain", budget=LONGER) for i, seed in enumerate(SEEDS)
+    ]
+    second += [planned(6, "d0", group="high", label="d0, high", budget=LONGER, precision="bf16")]
+    sweeps = [sweep_of(out, first), dataclasses.replace(sweep_of(out, second), name="paper-tiny")]
+    for sweep, qualities in zip(
+        sweeps, ({"d0": 3.0, "a4r": 1.0}, {"d0": 0.3, "a4r": 0.3}), strict=True
+    ):
+        for run in sweep.runs:
+            write_run(out, run, quality=qualities[run.arm])
+    return sweeps
+
+
+def test_arms_of_later_campaigns_are_called_by_campaign_and_group(tmp_path: Path) -> None:
+    runs = reproduced.arm_runs(campaigns(tmp_path))
+    assert {name: len(paths) for name, paths in runs.items()} == {
+        "d0": 3,
+        "a4r": 3,
+        "d0 (paper, plain)": 3,
+        "a4r (paper, plain)": 3,
+        "d0 (paper, high)": 1,
+    }
+    assert len({path for paths in runs.values() for path in paths}) == 13
+
+
+def test_an_arm_stands_beside_the_first_of_its_settings(tmp_path: Path) -> None:
+    runs = reproduced.arm_runs(campaigns(tmp_path))
+    arms = {
+        name: [
+            read_scored(p / "evaluation/strict-test", p.name, open_run(p).config.seed)
+            for p in paths
+        ]
+        for name, paths in runs.items()
+        if len(paths) > 2
+    }
+    floor = arms["d0"][:1]
+    found = reproduced._differences(
+        arms, {name: open_run(runs[name][0]) for name in arms}, {"flux": floor}
+    )
+    assert [(d["first"], d["second"]) for d in found] == [
+        ("d0", "a4r"),
+        ("d0", "d0 (paper, plain)"),
+        ("d0 (paper, plain)", "a4r (paper, plain)"),
+        *(("flux", name) for name in arms),
+    ]
+    worse, same = found[1]["S"], found[2]["S"]
+    assert worse["difference"] < -0.1
+    assert worse["stated"]  # the settings are what is asked about
+    assert abs(same["difference"]) < 0.15
+    assert reproduced._differences({}, {}, {"flux": floor}) == []
+
+
+def test_the_page_marks_what_leaks_by_whatever_name() -> None:
+    record = scored("test", "strict", 1.0, 1).record()
+    told = reproduced.scores_of(
+        [record | {"no_copy": {"queries": 9, **_sides()}, "full": _sides()}]
+    )
+    board = {"arms": [{"arm": "d4a4cm, plain", "leaks": True}, {"arm": "d0", "leaks": False}]}
+    arms = ("d0", "d4a4cm (paper, plain)")
+    real = {
+        "arms": {name: {"strict": told, "paper": told} for name in arms},
+        "floors": {},
+        "differences": [],
+        "works_shared": [],
+    }
+    data = {
+        "campaigns": [{"boards": [board]}],
+        "stores": {"real": {"splits": {"test": {"recordings": 8}}}},
+    }
+    rows = [line for line in results_words._real(data, real).splitlines() if line.startswith("| `")]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        "`d0`",
+        "`d4a4cm (paper, plain)` (leaks)",
+    ]
+    assert "against" not in results_words._real(data, real)  # no head without rows
+
+
+def _sides() -> dict[str, Any]:
+    return {"a2m": {"R@1": 0.5}, "m2a": {"R@1": 0.25}}
+
+
+def test_what_choosing_adds_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hits = np.random.default_rng(0).random((3, 2, 2, 40)) < 0.4
+    data = {
+        "environment": {"cores": 2, "cpu": "a CPU", "commit": "0" * 40},
+        "updates": 300, "batch_size": 32, "queries": 40, "queries_per_half": 20,
+        "recordings": 8, "works": 4, "S": {"d0": [0.1, 0.2], "a4": [0.1, 0.3]},
+        "queries_halved": halves.optimism(hits, np.arange(40), halvings=30),
+        "works_halved": halves.optimism(hits, np.arange(40) // 10),
+    }  # fmt: skip
+    monkeypatch.setattr(method_words, "RESULTS", tmp_path)
+    assert "Not yet measured" in method_words.selection()
+    (tmp_path / "selection.json").write_text(json.dumps(data))
+    monkeypatch.setattr(method_words, "load", lambda name: data)
+    told = method_words.selection()
+    for words in (
+        "the best of 2 evaluations of one run", "the best of 3 arms", "the best of all 6 scores",
+        "from 0.200 to 0.300", "30 cuts (queries at random) and 6 cuts (works whole)",
+    ):  # fmt: skip
+        assert words in told
+    added = data["queries_halved"]["both"]["added"]  # type: ignore[index]
+    assert f"{added:+.3f}" in told
