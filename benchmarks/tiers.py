@@ -65,7 +65,7 @@ TIERS = {
         tiny=True,
     ),
     "strong": Tier(
-        title="two hours on two cores: the corrected preset and the paper's, tiny, all performances",
+        title="three hours on two cores: the corrected preset and the paper's, tiny, all performances",
         campaigns=(str(OWN / "strong.toml"), str(OWN / "paper.toml")),
         tiny=True,
         analysed=("d0", "a4r", "d4a4"),
