@@ -9,10 +9,22 @@ from typing import Any
 
 from benchmarks.common import RESULTS
 
+NOT_YET = "Not yet measured."
+
 
 def load(name: str) -> dict[str, Any]:
     """One committed result."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def known(name: str) -> dict[str, Any] | None:
+    """A result, if it was measured."""
+    return load(name) if (RESULTS / f"{name}.json").is_file() else None
+
+
+def not_yet(command: str) -> str:
+    """What stands where a result would: ``command`` makes it."""
+    return f"{NOT_YET} `python -m benchmarks.{command}` does it."
 
 
 def row(*cells: str) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.cells import difference, load, machine, row, spread
-from benchmarks.common import RESULTS
+from benchmarks.cells import difference, known, machine, not_yet, row, spread
 
-NOT_YET = "Not yet measured."
 CHOSEN = {
     "epoch": "the best of {} evaluations of one run",
     "model": "the best of {} arms, after the last epoch",
@@ -15,9 +13,9 @@ CHOSEN = {
 
 def corrections() -> str:
     """One setting of the reference put back at a time."""
-    if not (RESULTS / "corrections.json").is_file():
-        return f"{NOT_YET} `python -m benchmarks.corrections` does it."
-    data = load("corrections")
+    data = known("corrections")
+    if data is None:
+        return not_yet("corrections")
     head = ("put back", "S", "R@1", "difference of S", "of R@1, sound to notes", "notes to sound")
     lines = [row(*head), "|---|--:|--:|---|---|---|"]
     for found in data["groups"]:
@@ -44,9 +42,9 @@ def corrections() -> str:
 
 def selection() -> str:
     """Choosing by some questions, telling what the others say."""
-    if not (RESULTS / "selection.json").is_file():
-        return f"{NOT_YET} `python -m benchmarks.selection` does it."
-    data = load("selection")
+    data = known("selection")
+    if data is None:
+        return not_yet("selection")
     halved = {"queries at random": data["queries_halved"], "works whole": data["works_halved"]}
     head = ("chosen", "cut in two", "S as told", "S of the other half", "added", "σ between cuts")
     lines = [row(*head), "|---|---|--:|--:|--:|--:|"]

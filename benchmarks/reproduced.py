@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -30,11 +29,10 @@ from trainer.campaign.report import boards_of
 from trainer.campaign.standing import Board, Line, entries_of
 from trainer.campaign.state import states
 from trainer.floors import BASELINE_FOLDER, Floor
-from trainer.layout import EVALUATION
-from trainer.records import file_name, read_scored, scores_due
+from trainer.records import scores_due
 from trainer.retrieval.compare import Scored, compare
 from trainer.run import Run, open_run
-from trainer.scoring import evaluation_key, reads_same
+from trainer.scoring import kept_scores
 
 SIDES = ("a2m", "m2a")
 FULL_METRICS = ("S", "a2m R@1", "m2a R@1")
@@ -314,9 +312,10 @@ def unscored(path: Path, store: Path) -> list[tuple[str, ...]]:
 
     An evaluation that is there was made by these weights, of these arrays: it is not made again.
     """
-    flags = []
+    flags: list[tuple[str, ...]] = []
+    run, opened = open_run(path), Store.open(store)
     for protocol, seed in _due(path):
-        if _evaluation(path, store, protocol, seed) is None:
+        if kept_scores(run, opened, "test", protocol, seed=seed) is None:
             flags.append(() if seed is None else ("--protocol", protocol, "--seed", str(seed)))
     return list(dict.fromkeys(flags))  # without flags both protocols are scored
 
@@ -334,21 +333,10 @@ def _records(paths: Sequence[Path], store: Path, protocol: str) -> list[Mapping[
 
 def _scored(path: Path, store: Path, protocol: str) -> Scored:
     seed = [seed for name, seed in _due(path) if name == protocol][-1]
-    found = _evaluation(path, store, protocol, seed)
+    found = kept_scores(open_run(path), Store.open(store), "test", protocol, seed=seed)
     if found is None:
         raise RunError(f"{path} has no {protocol} scores on {store}", kind="no-evaluation")
     return found
-
-
-def _evaluation(path: Path, store: Path, protocol: str, seed: int | None) -> Scored | None:
-    run, opened = open_run(path), Store.open(store)
-    folder = path / EVALUATION / ("" if reads_same(run, opened) else opened.name)
-    with contextlib.suppress(RunError):
-        file = folder / file_name(protocol, "test", seed)
-        scored = read_scored(file, path.name, run.config.seed)
-        if scored.record.get("key") == evaluation_key(run, opened):
-            return scored
-    return None
 
 
 def _tables(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:

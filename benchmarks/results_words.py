@@ -6,13 +6,22 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.cells import difference, interval, load, machine, mean, row, spread
+from benchmarks.cells import (
+    NOT_YET,
+    difference,
+    interval,
+    known,
+    machine,
+    mean,
+    not_yet,
+    row,
+    spread,
+)  # fmt: skip
 from benchmarks.common import RESULTS
 from benchmarks.tiers import TIERS
 
 Data = dict[str, Any]
 IMAGES = RESULTS.parent.parent / "docs" / "images"
-NOT_YET = "Not yet measured."
 # Hours of one run, and what it ran on (recorded results 3.1 and 10; sources disagree, 14.8 and 14.9).
 REFERENCE_HOURS = {
     "d0": "24.4 h (A30)",
@@ -25,10 +34,9 @@ TIERS_SHOWN = ("gpu", "cpu", "strong")
 SHOWN_ANALYSES = ("ablation", "similarity", "sensitivity", "invariance")
 
 
-def known(tier: str) -> Data | None:
+def of_tier(tier: str) -> Data | None:
     """A tier's result, if it was run."""
-    name = f"reproduce-{tier}"
-    return load(name) if (RESULTS / f"{name}.json").is_file() else None
+    return known(f"reproduce-{tier}")
 
 
 def scratch() -> str:
@@ -43,9 +51,9 @@ def scratch() -> str:
 
 
 def _tier(tier: str) -> str:
-    data = known(tier)
+    data = of_tier(tier)
     if data is None:
-        return f"{NOT_YET} `python -m benchmarks.reproduce --tier {tier}` does it."
+        return not_yet(f"reproduce --tier {tier}")
     parts = [_about(data), *_pictures(tier, "", "-order", "-real")]
     for campaign in data["campaigns"]:
         for board in campaign["boards"]:
@@ -133,10 +141,10 @@ def _order(order: Data) -> str:
 
 def analyses() -> str:
     """Ablation, similarity and sensitivity of the arms from scratch, both variants."""
-    data = known("gpu") or known("cpu")
+    data = of_tier("gpu") or of_tier("cpu")
     if data is None:
         return NOT_YET
-    tier = "gpu" if known("gpu") else "cpu"
+    tier = "gpu" if of_tier("gpu") else "cpu"
     parts = [f"Of the tier `{tier}`, first seed, validation split: {', '.join(data['analysed'])}."]
     return "\n\n".join([*parts, *_pictures(tier, "-ablation"), *_tables(data)])
 
@@ -156,9 +164,9 @@ def _tables(data: Data, of: str = "analyses", where: str = "") -> list[str]:
 
 def strong() -> str:
     """The corrected preset and the paper's, on all performances, scored on a real piano, too."""
-    data = known("strong")
+    data = of_tier("strong")
     if data is None:
-        return f"{NOT_YET} `python -m benchmarks.reproduce --tier strong` does it."
+        return not_yet("reproduce --tier strong")
     parts = [_about(data), *_pictures("strong", "-real")]
     real = data["real"]
     if real:
@@ -229,11 +237,10 @@ def costs() -> str:
     """Time a run takes here, beside the reference's, whose time holds its evaluations."""
     lines = [row("tier", "step", "here", "the reference, one run"), "|---|---|--:|---|"]
     for tier in TIERS_SHOWN:
-        name = f"reproduce-{tier}-cost"
-        if not (RESULTS / f"{name}.json").is_file():
+        data = known(f"reproduce-{tier}-cost")
+        if data is None:
             lines.append(row(f"`{tier}`", "everything", NOT_YET.lower().rstrip("."), "–"))
             continue
-        data = load(name)
         build = sum(data["build"].values())
         lines.append(
             row(
@@ -263,13 +270,12 @@ def costs() -> str:
 
 def not_run() -> str:
     """Tiers without a result."""
-    names = [tier for tier in (*TIERS_SHOWN, "full") if known(tier) is None]
+    names = [tier for tier in (*TIERS_SHOWN, "full") if of_tier(tier) is None]
     lines = []
     for name in names:
         lines.append(f"* `{name}`: {TIERS[name].title}.")
-        if (RESULTS / f"reproduce-{name}-budget.json").is_file():
-            budgets = load(f"reproduce-{name}-budget")["campaigns"]
-            lines += [f"  * {found['said']}" for found in budgets]
+        if (budget := known(f"reproduce-{name}-budget")) is not None:
+            lines += [f"  * {found['said']}" for found in budget["campaigns"]]
     return "\n".join(lines) or "Every tier was run."
 
 

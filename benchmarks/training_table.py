@@ -6,8 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.cells import load, machine, row
-from benchmarks.common import RESULTS
+from benchmarks.cells import known, machine, row
 
 DEVICES = ("cpu", "cuda")
 NOT_YET = "not yet measured"
@@ -124,21 +123,15 @@ def figures() -> list[Figure]:
         ),
         *(
             Figure(
-                what=f"… tokens of the frozen front end kept (corpora seen more than once), `{arm}`",
-                value=at("end_to_end", arm, "ratio_kept"),
+                what=f"… {what}, `{arm}`",
+                value=at("end_to_end", arm, ratio),
                 written="{:.1f} ×",
                 least={"cpu": 5},
                 devices=("cpu",),
             )
-            for arm in ("d0", "a4r")
-        ),
-        *(
-            Figure(
-                what=f"… with products in bfloat16 (`--precision bf16`), `{arm}`",
-                value=at("end_to_end", arm, "ratio_bf16"),
-                written="{:.1f} ×",
-                least={"cpu": 5},
-                devices=("cpu",),
+            for what, ratio in (
+                ("tokens of the frozen front end kept (corpora seen more than once)", "ratio_kept"),
+                ("with products in bfloat16 (`--precision bf16`)", "ratio_bf16"),
             )
             for arm in ("d0", "a4r")
         ),
@@ -173,8 +166,7 @@ def figures() -> list[Figure]:
 def training() -> str:
     """The whole table, with the machines below it."""
     found = {
-        device: load(name) if (RESULTS / f"{name}.json").exists() else None
-        for device, name in ((device, f"train-{device}") for device in DEVICES)
+        device: known(name) for device, name in ((device, f"train-{device}") for device in DEVICES)
     }
     lines = ["| what (preset `paper`) | CPU, size tiny | one GPU, size base |", "|---|---|---|"]
     for figure in figures():

@@ -14,6 +14,7 @@ from campaign_fakes import BUDGET, planned, scored, sweep_of, write_run
 from trainer.records import read_scored
 from trainer.run import open_run
 
+cells = pytest.importorskip("benchmarks.cells")
 halves = pytest.importorskip("benchmarks.halves")
 method_words = pytest.importorskip("benchmarks.method_words")
 reproduced = pytest.importorskip("benchmarks.reproduced")
@@ -123,10 +124,9 @@ def test_what_choosing_adds_is_told_in_words(
         "queries_halved": halves.optimism(hits, np.arange(40), halvings=30),
         "works_halved": halves.optimism(hits, np.arange(40) // 10),
     }  # fmt: skip
-    monkeypatch.setattr(method_words, "RESULTS", tmp_path)
+    monkeypatch.setattr(cells, "RESULTS", tmp_path)
     assert "Not yet measured" in method_words.selection()
     (tmp_path / "selection.json").write_text(json.dumps(data))
-    monkeypatch.setattr(method_words, "load", lambda name: data)
     told = method_words.selection()
     for words in (
         "the best of 2 evaluations of one run", "the best of 3 arms", "the best of all 6 scores",

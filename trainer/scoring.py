@@ -160,14 +160,28 @@ def scored_run(
     embedded: Embedded | None = None,
 ) -> Scored:
     """A run's evaluation, read where the same weights and arrays gave it before, or made now."""
-    folder = run.path / EVALUATION / ("" if reads_same(run, store) else store.name)
-    file = folder / file_name(protocol, split, seed)
+    if (found := kept_scores(run, store, split, protocol, seed=seed)) is not None:
+        return found
+    score_run(run, store, split, [protocol], device=device, seed=seed, embedded=embedded)
+    folder = _folder(run, store)
+    return read_scored(folder / file_name(protocol, split, seed), run.path.name, run.config.seed)
+
+
+def kept_scores(
+    run: Run, store: Store, split: str, protocol: str, *, seed: int | None = None
+) -> Scored | None:
+    """A run's evaluation where its present weights, and arrays like the store's, gave it before."""
+    file = _folder(run, store) / file_name(protocol, split, seed)
     with contextlib.suppress(RunError):
         found = read_scored(file, run.path.name, run.config.seed)
         if found.record.get("key") == evaluation_key(run, store):
             return found
-    score_run(run, store, split, [protocol], device=device, seed=seed, embedded=embedded)
-    return read_scored(file, run.path.name, run.config.seed)
+    return None
+
+
+def _folder(run: Run, store: Store) -> Path:
+    """Where its evaluations on a store lie."""
+    return run.path / EVALUATION / ("" if reads_same(run, store) else store.name)
 
 
 def evaluation_key(run: Run, store: Store) -> str:
