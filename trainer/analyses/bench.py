@@ -33,6 +33,7 @@ from trainer.layout import MODEL
 from trainer.model import RetrievalModel
 from trainer.retrieval.compare import Scored
 from trainer.retrieval.evaluate import Scores, score_embeddings
+from trainer.retrieval.pools import Pools
 from trainer.run import Run, residents
 from trainer.scoring import comparison_of, scored_run
 
@@ -155,14 +156,16 @@ class Bench(Subject):
         """Embeddings of which one side saw changed batches; the other is the kept one."""
         return {**self.embeddings, side: embed_side(self.model, self.resident, side, change)}
 
-    def scores(self, embeddings: Mapping[Side, FloatArray], variant: Variant) -> Scores:
-        """Scores of embeddings: the paper's pools of seed 42, or the strict ones."""
+    def scores(
+        self, embeddings: Mapping[Side, FloatArray], variant: Variant, pools: Pools | None = None
+    ) -> Scores:
+        """Scores of embeddings: the paper's pools of seed 42, or the strict ones, or those given."""
         return score_embeddings(
             embeddings["audio"],
             embeddings["midi"],
             self.gallery,
             PROTOCOL_OF[variant],
-            pools=self.pools(variant),
+            pools=pools or self.pools(variant),
             full=False,
             comparison=comparison_of(self.run.config),
         )

@@ -20,6 +20,7 @@ from trainer.floors import Floor
 from trainer.retrieval.baselines import BASELINES, embed_baseline, segments_of
 from trainer.retrieval.baselines.embedding import of_peak_1
 from trainer.retrieval.evaluate import Scores, score_similarities
+from trainer.retrieval.pools import Pools
 
 HalfArray = npt.NDArray[np.float16]
 
@@ -80,13 +81,15 @@ class FloorBench(Subject):
             found[at] = of_peak_1(vector)
         return {**self.embeddings, side: found}
 
-    def scores(self, embeddings: Mapping[Side, Any], variant: Variant) -> Scores:
+    def scores(
+        self, embeddings: Mapping[Side, Any], variant: Variant, pools: Pools | None = None
+    ) -> Scores:
         """Scores of features, compared as the baseline compares them."""
         return score_similarities(
             *self._baseline.similarities(embeddings["audio"], embeddings["midi"]),
             self.gallery,
             PROTOCOL_OF[variant],
-            pools=self.pools(variant),
+            pools=pools or self.pools(variant),
             full=False,
         )
 

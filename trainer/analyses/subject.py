@@ -64,8 +64,10 @@ class Subject(abc.ABC):
         """``run, arm, seed, leaks``: whose findings they are."""
 
     @abc.abstractmethod
-    def scores(self, embeddings: Mapping[Side, Any], variant: Variant) -> Scores:
-        """Scores of embeddings: the paper's pools of seed 42, or the strict ones."""
+    def scores(
+        self, embeddings: Mapping[Side, Any], variant: Variant, pools: Pools | None = None
+    ) -> Scores:
+        """Scores of embeddings: the paper's pools of seed 42, or the strict ones, or those given."""
 
     @abc.abstractmethod
     def release(self) -> None:
