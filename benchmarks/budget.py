@@ -13,7 +13,7 @@ import torch
 
 from pipeline.base.config import digest, from_plain
 from pipeline.store import Store
-from trainer.campaign.plan import PlannedRun, Sweep
+from trainer.campaign.sweep import PlannedRun, Sweep
 from trainer.config import RunConfig
 from trainer.estimate import ATTAINED, estimate
 

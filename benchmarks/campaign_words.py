@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from benchmarks.cells import load, machine, row
 from pipeline.base.errors import ConfigError
+from trainer.campaign.expand import pairs_of
 from trainer.campaign.manifest import Campaign, Group, known_campaigns, read_campaign
-from trainer.campaign.plan import pairs_of
 from trainer.recipes import stages
 from trainer.request import lay_over
 from trainer.resolve import with_pairs

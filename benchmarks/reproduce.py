@@ -42,7 +42,8 @@ from pipeline.base.errors import EXIT_RESUMABLE, XmodalError
 from pipeline.base.files import write_json
 from pipeline.corpora.recordings import load_table
 from trainer.campaign.manifest import known_campaigns, read_campaign
-from trainer.campaign.plan import Sweep, plan_campaign
+from trainer.campaign.plan import plan_campaign
+from trainer.campaign.sweep import Sweep
 
 PERFORMANCES = ("maestro-subset.csv", "maestro-v3.0.0.csv", "maestro-v3.0.0.json")
 TOLD = ("commit", "clean", "cpu", "cores", "python", "versions")

@@ -23,11 +23,11 @@ from trainer.analyses import ANALYSES
 from trainer.analyses.comparison import unlike
 from trainer.analyses.contract import Finding
 from trainer.campaign.ledger import build_ledger
-from trainer.campaign.plan import Sweep
 from trainer.campaign.recorded import read_recorded
 from trainer.campaign.report import boards_of
 from trainer.campaign.standing import Board, Line, entries_of
 from trainer.campaign.state import states
+from trainer.campaign.sweep import Sweep
 from trainer.floors import BASELINE_FOLDER, Floor
 from trainer.records import scores_due
 from trainer.retrieval.compare import Scored, compare

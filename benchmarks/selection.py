@@ -31,7 +31,8 @@ from pipeline.base.files import atomic_write
 from pipeline.store import Store
 from trainer.cache import ResidentStore
 from trainer.campaign.manifest import read_campaign
-from trainer.campaign.plan import PlannedRun, Sweep, plan_campaign
+from trainer.campaign.plan import plan_campaign
+from trainer.campaign.sweep import PlannedRun, Sweep
 from trainer.config import RunConfig
 from trainer.plan import RunRequest, plan_run
 from trainer.retrieval.evaluate import score_embeddings

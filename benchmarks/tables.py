@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.campaign_words import campaigns, sweeps
 from benchmarks.cells import load, machine, row
 from benchmarks.evaluation_words import analyses, baselines, findings
+from benchmarks.harder_words import harder
 from benchmarks.method_words import corrections, selection
 from benchmarks.results_words import analyses as scratch_analyses
 from benchmarks.results_words import costs as reproduction_costs
@@ -307,6 +308,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scratch": scratch,
     "scratch-analyses": scratch_analyses,
     "strong": strong,
+    "harder": harder,
     "corrections": corrections,
     "selection": selection,
     "reproduction-costs": reproduction_costs,

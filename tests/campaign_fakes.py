@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.base.config import digest, merge, to_plain
 from pipeline.base.files import write_json
 from trainer.arms import arm_name, arm_pairs
-from trainer.campaign.plan import PlannedRun, Skipped, Sweep
+from trainer.campaign.sweep import PlannedRun, Skipped, Sweep
 from trainer.config import PairConfig, RunConfig
 from trainer.metrics_log import MetricsLog
 from trainer.presets import preset_config

@@ -18,7 +18,7 @@ from trainer.cli import FEATURES, REPEAT, RUNS, SETTINGS, DeviceOption, JsonFlag
 from trainer.cli_runs import ledger, runs_app
 
 if TYPE_CHECKING:
-    from trainer.campaign.plan import Sweep
+    from trainer.campaign.sweep import Sweep
 
 EXAMPLES = (
     "Examples:  xmodal-sweep plan screening --tiny   ·   xmodal-sweep run screening --tiny   ·   "

@@ -14,8 +14,8 @@ from pathlib import Path
 from pipeline.base.errors import StoreError, XmodalError
 from pipeline.base.files import FolderLock, read_json, sha256_file
 from pipeline.store.reader import Store
-from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.state import State, attempts, bytes_below
+from trainer.campaign.sweep import PlannedRun, Sweep
 from trainer.layout import RUN_FILE
 from trainer.run import open_run
 

@@ -26,8 +26,8 @@ from statistics import median
 from typing import Any
 
 from pipeline.base.config import digest_plain
-from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.state import State, pace, run_record
+from trainer.campaign.sweep import PlannedRun, Sweep
 from trainer.layout import RUN_FILE
 
 Kind = tuple[str, str]  # arm, and all else that makes the step

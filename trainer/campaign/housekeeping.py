@@ -18,8 +18,9 @@ from typing import Literal
 
 from pipeline.base.errors import ConfigError, RunError, XmodalError
 from pipeline.base.files import FolderLock, read_json, sha256_file
-from trainer.campaign.plan import CAMPAIGNS, LAUNCHED, PLAN_FILE, SUBMITTED, read_plan
+from trainer.campaign.plan import read_plan
 from trainer.campaign.state import bytes_below
+from trainer.campaign.sweep import CAMPAIGNS, LAUNCHED, PLAN_FILE, SUBMITTED
 from trainer.layout import CHECKPOINTS, FINISHED, MODEL, RUN_FILE
 
 GONE = ".removed-"

@@ -20,7 +20,6 @@ from pipeline.base.config import digest, to_plain
 from pipeline.base.console import Console
 from pipeline.base.errors import EXIT_RESUMABLE, Interrupted, XmodalError
 from pipeline.base.files import write_json
-from trainer.campaign.plan import LAUNCHED, LOGS, PlannedRun, Sweep
 from trainer.campaign.state import (
     BUSY,
     WAITS,
@@ -31,6 +30,7 @@ from trainer.campaign.state import (
     saved_step,
     states,
 )
+from trainer.campaign.sweep import LAUNCHED, LOGS, PlannedRun, Sweep
 from trainer.signals import stop_on_signals
 
 BEGINS, ERROR = "--- ", "error: "  # lines of a log

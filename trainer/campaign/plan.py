@@ -1,4 +1,4 @@
-"""From a campaign and a store to runs: each with its configuration, signature, folder and order.
+"""From a campaign and a store to a plan, made once and kept.
 
 The plan is kept beside the runs (``<out>/campaigns/<name>-<store>/plan.json``). It is read again as
 long as the manifest, the store and the code that it was made by are the same, so that asking how far
@@ -14,119 +14,17 @@ import hashlib
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from pipeline.base.config import digest, from_plain, to_plain
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.files import read_json, write_json
 from pipeline.store.reader import RECORD, Store, find_newest
-from trainer.campaign.manifest import Campaign, Group
+from trainer.campaign.expand import expanded
+from trainer.campaign.manifest import Campaign
+from trainer.campaign.sweep import CAMPAIGNS, PLAN_FILE, SCHEMA, Sweep
 
-if TYPE_CHECKING:
-    from trainer.config import PairConfig, RunConfig
-    from trainer.plan import Plan, Planner
-
-CAMPAIGNS, PLAN_FILE = "campaigns", "plan.json"
-LAUNCHED, SUBMITTED, LOGS = "launched", "submitted", "logs"
-"""In the folder of a campaign: copies of the plan that tasks work by, and what tasks said."""
-SCHEMA = 1
 FEATURES = Path("data/features")
-ALL = ("all",)
-OWN_SCORES = tuple(f"{p}-{s}" for s in ("validation", "test") for p in ("paper", "strict"))
 PLUGINS = ("xmodal.descriptors", "xmodal.mechanisms")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class PlannedRun:
-    """One run of a campaign.
-
-    Attributes
-    ----------
-    index : place in the plan; one that is started from comes before
-    group, label : which group, and what people read: arm, what varies, the group where others of this
-        name are in another, seed
-    arm, seed, settings : what distinguishes it; ``settings`` are dotted
-    signature, folder : of the run; the folder's name, below the campaign's ``out``
-    after : index of the run that it starts from
-    config : resolved, as plain data
-    reads, missing : arrays; those that the store does not have yet
-    updates, batch_size, evaluations, trainable : what it costs is counted from these
-    scores : names of the evaluations that it has when it is done
-    leaks : whether its scores are no retrieval scores
-    """
-
-    index: int
-    group: str
-    label: str
-    arm: str
-    seed: int
-    settings: dict[str, Any]
-    signature: str
-    folder: str
-    after: int | None
-    config: dict[str, Any]
-    reads: tuple[str, ...]
-    missing: tuple[str, ...]
-    updates: int
-    batch_size: int
-    evaluations: int
-    scores: tuple[str, ...] = OWN_SCORES
-    parameters: int
-    trainable: int
-    leaks: bool
-
-    @property
-    def name(self) -> str:
-        """The label without the seed: runs of one name and group are seeds of one another."""
-        return self.label.removesuffix(f", seed {self.seed}")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Skipped:
-    """A combination of a grid that cannot be, and why."""
-
-    what: str
-    why: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Sweep:
-    """A planned campaign.
-
-    Attributes
-    ----------
-    name, title, summary, reference, manifest : the campaign's; ``manifest`` is its file
-    key : changes with manifest, store and code
-    store, store_name : its folder, and what it is called
-    out : folder of run folders
-    """
-
-    schema: int = SCHEMA
-    key: str
-    name: str
-    title: str
-    summary: str
-    reference: str | None
-    manifest: str = ""
-    store: str
-    store_name: str
-    out: str
-    runs: tuple[PlannedRun, ...]
-    skipped: tuple[Skipped, ...]
-
-    @property
-    def folder(self) -> Path:
-        """Where what belongs to the campaign, and to no run, is kept."""
-        return Path(self.out) / CAMPAIGNS / f"{self.name}-{self.store_name}"
-
-    def path(self, run: PlannedRun) -> Path:
-        """The folder of one of its runs."""
-        return Path(self.out) / run.folder
-
-    @property
-    def missing(self) -> list[str]:
-        """Arrays that some run reads and the store does not have yet."""
-        return sorted({name for run in self.runs for name in run.missing})
 
 
 def choose_store(campaign: Campaign, out: Path, folder: Path = FEATURES) -> tuple[Path, str]:
@@ -174,7 +72,7 @@ def plan_campaign(campaign: Campaign, store: Path, out: Path) -> Sweep:
         _refuse_namesake(kept, campaign)
         if kept.key == key and kept.store == str(store.resolve()):
             return dataclasses.replace(kept, out=str(out))
-    runs, skipped = _expanded(campaign, opened, out)
+    runs, skipped = expanded(campaign, opened, out)
     sweep = Sweep(
         key=key,
         name=campaign.name,
@@ -250,185 +148,3 @@ def _refuse_namesake(kept: Sweep, campaign: Campaign) -> None:
 def _corpus(store_name: str) -> str:
     """Of which corpus a store is, by its folder's name ``<corpus>-<hash12>``."""
     return store_name.rpartition("-")[0]
-
-
-def _expanded(
-    campaign: Campaign, store: Store, out: Path
-) -> tuple[list[PlannedRun], list[Skipped]]:
-    from trainer.plan import Planner
-
-    planner = Planner(store, ahead=True)
-    runs: list[PlannedRun] = []
-    skipped: list[Skipped] = []
-    last: dict[str, list[PlannedRun]] = {}
-    for group in campaign.groups:
-        start = _start(group, last)
-        if group.recipe is not None:
-            made = _recipe(campaign, group, planner, out, start, len(runs))
-            last[group.name] = made[-1:]
-        else:
-            made = _group(campaign, group, planner, out, start, len(runs), skipped)
-            last[group.name] = made
-        runs += made
-    seen: dict[str, PlannedRun] = {}
-    for run in runs:
-        other = seen.setdefault(run.signature, run)
-        if other is not run:
-            raise ConfigError(
-                f"the campaign {campaign.name} names one run twice: '{other.label}' of "
-                f"{other.group} and '{run.label}' of {run.group}"
-            )
-    return _told_apart(runs), skipped
-
-
-def _told_apart(runs: list[PlannedRun]) -> list[PlannedRun]:
-    """Where one arm is in several groups, its runs are called by their group, too."""
-    groups: dict[str, set[str]] = {}
-    for run in runs:
-        groups.setdefault(run.name, set()).add(run.group)
-    return [
-        dataclasses.replace(run, label=f"{run.name}, {run.group}, seed {run.seed}")
-        if len(groups[run.name]) > 1
-        else run
-        for run in runs
-    ]
-
-
-def _start(group: Group, last: dict[str, list[PlannedRun]]) -> PlannedRun | None:
-    if group.start is None:
-        return None
-    found = last[group.start]
-    if len(found) != 1:
-        raise ConfigError(
-            f"runs '{group.name}' start from '{group.start}', which is {len(found)} runs: it must be "
-            "one, or a recipe"
-        )
-    return found[0]
-
-
-def _recipe(
-    campaign: Campaign,
-    group: Group,
-    planner: Planner,
-    out: Path,
-    start: PlannedRun | None,
-    first: int,
-) -> list[PlannedRun]:
-    """The stages of a recipe; they know their own budgets."""
-    from trainer.recipes import stages
-    from trainer.request import lay_over
-
-    assert group.recipe is not None
-    made: list[PlannedRun] = []
-    for stage in stages(group.recipe, campaign.size):
-        seed = (group.seeds or campaign.seeds)[0]
-        over = {**group.settings, "seed": seed}
-        config = lay_over(campaign.preset, campaign.size, stage.over, over)
-        start = _planned(planner, config, group, out, start, first + len(made), {}, stage.name)
-        made.append(start)
-    return made
-
-
-def _group(
-    campaign: Campaign,
-    group: Group,
-    planner: Planner,
-    out: Path,
-    start: PlannedRun | None,
-    first: int,
-    skipped: list[Skipped],
-) -> list[PlannedRun]:
-    from trainer.request import lay_over
-    from trainer.resolve import with_pairs
-
-    made: list[PlannedRun] = []
-    for varied in group.variations():
-        layers = [campaign.settings, group.settings, _nested(varied)]
-        base = lay_over(campaign.preset, campaign.size, *layers)
-        for pairs in pairs_of(group):
-            own: list[PlannedRun] = []
-            try:
-                resolved = with_pairs(base, pairs)
-                for seed in group.seeds or campaign.seeds:
-                    config = dataclasses.replace(resolved, seed=seed)
-                    index = first + len(made) + len(own)
-                    own.append(_planned(planner, config, group, out, start, index, varied))
-            except ConfigError as error:
-                if group.arms:
-                    raise
-                skipped.append(Skipped(what=_said(pairs), why=str(error)))
-            else:
-                made += own
-    return made
-
-
-def pairs_of(group: Group) -> list[tuple[PairConfig, ...]]:
-    """What a group injects, named or as a grid; resolving tells whether it can be made."""
-    from pipeline.descriptors import DESCRIPTORS
-    from trainer.arms import arm_pairs, pair
-    from trainer.mechanisms import MECHANISMS
-
-    if group.arms:
-        return [arm_pairs(name) for name in group.arms]
-    descriptors, mechanisms = group.descriptors, group.mechanisms
-    if descriptors == ALL:
-        descriptors = tuple(n for n, d in DESCRIPTORS.items() if d.role == "descriptor")
-    if mechanisms == ALL:
-        mechanisms = tuple(n for n, _ in MECHANISMS.items())
-    return [(pair(d, m),) for d in descriptors for m in mechanisms]
-
-
-def _planned(
-    planner: Planner,
-    config: RunConfig,
-    group: Group,
-    out: Path,
-    start: PlannedRun | None,
-    index: int,
-    varied: dict[str, Any],
-    name: str = "",
-) -> PlannedRun:
-    from trainer.plan import RunRequest
-    from trainer.records import file_name, scores_due
-
-    request = RunRequest(config=config, store=planner.store.path, out=out)
-    plan: Plan = planner.plan(request, None if start is None else start.signature)
-    budget, evaluation = plan.config.budget, plan.config.evaluation
-    words = [f"{key.removesuffix('.name')} {value}" for key, value in varied.items()]
-    return PlannedRun(
-        index=index,
-        group=group.name,
-        label=", ".join([name or plan.arm, *words, f"seed {plan.config.seed}"]),
-        arm=plan.arm,
-        seed=plan.config.seed,
-        settings=varied,
-        signature=plan.signature,
-        folder=plan.folder.name,
-        after=None if start is None else start.index,
-        config=to_plain(plan.config),
-        reads=plan.reads,
-        missing=plan.missing,
-        updates=budget.updates,
-        batch_size=budget.batch_size,
-        evaluations=sum(evaluation.due(e, budget.epochs) for e in range(1, budget.epochs + 1)),
-        scores=tuple(file_name(*asked) for asked in scores_due(plan.config.pool_seed)),
-        parameters=plan.parameters,
-        trainable=plan.trainable,
-        leaks=plan.leaks,
-    )
-
-
-def _nested(varied: dict[str, Any]) -> dict[str, Any]:
-    """Dotted settings as nested tables."""
-    found: dict[str, Any] = {}
-    for path, value in varied.items():
-        *parents, leaf = path.split(".")
-        place = found
-        for key in parents:
-            place = place.setdefault(key, {})
-        place[leaf] = value
-    return found
-
-
-def _said(pairs: tuple[PairConfig, ...]) -> str:
-    return " + ".join(f"{p.descriptor} {p.mechanism}" for p in pairs)

@@ -21,9 +21,9 @@ from pipeline.base.errors import ConfigError, StoreError, XmodalError
 from pipeline.store.reader import Store
 from trainer.campaign.batch_script import REQUEUES
 from trainer.campaign.checks import Check, beginnings, folder_checks, store_checks, versions
-from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.rehearsal import rehearse
 from trainer.campaign.state import State, states
+from trainer.campaign.sweep import PlannedRun, Sweep
 from trainer.config import Choice, RunConfig
 from trainer.devices import pick_device
 from trainer.estimate import check_memory, estimate

@@ -9,9 +9,9 @@ from pipeline.base.errors import UsageError, XmodalError
 from trainer.campaign import tell
 from trainer.campaign.batch_script import Options, minutes
 from trainer.campaign.cost import seconds_left
-from trainer.campaign.plan import Sweep
 from trainer.campaign.slurm import cancel, submit
 from trainer.campaign.state import states
+from trainer.campaign.sweep import Sweep
 
 
 def try_all(

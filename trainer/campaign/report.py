@@ -18,10 +18,10 @@ from pipeline.base.html import Html, Section
 from pipeline.store.reader import Store
 from trainer.campaign import figures, sections
 from trainer.campaign.ledger import build_ledger
-from trainer.campaign.plan import Sweep
 from trainer.campaign.recorded import Recorded, read_recorded
 from trainer.campaign.standing import Board, Entry, board, entries_of
 from trainer.campaign.state import State, states
+from trainer.campaign.sweep import Sweep
 from trainer.floors import BASELINE_FOLDER, Floor
 from trainer.records import common_seed, file_name, pool_seed, read_scored
 from trainer.retrieval.baselines import BASELINES

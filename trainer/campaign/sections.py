@@ -10,9 +10,9 @@ from typing import Any
 from pipeline.base import html
 from pipeline.base.html import Html
 from trainer.campaign.charts import Mark, Strip, strips
-from trainer.campaign.plan import Sweep
 from trainer.campaign.recorded import Recorded
 from trainer.campaign.standing import REFERENCE, Board, Entry, Line
+from trainer.campaign.sweep import Sweep
 from trainer.retrieval.compare import LEAST_SEEDS, METRICS
 
 Row = Mapping[str, Any]

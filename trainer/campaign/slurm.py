@@ -26,9 +26,9 @@ from typing import Any
 from pipeline.base.config import to_plain
 from pipeline.base.files import FolderLock, atomic_write, fsync_dir, write_json
 from trainer.campaign.batch_script import Options, batch_script
-from trainer.campaign.plan import CAMPAIGNS, LOGS, PLAN_FILE, SUBMITTED, PlannedRun, Sweep
 from trainer.campaign.scheduler import QueueError, Task, ask, known_tasks, most_tasks
 from trainer.campaign.state import State, forget_idle, states
+from trainer.campaign.sweep import CAMPAIGNS, LOGS, PLAN_FILE, SUBMITTED, PlannedRun, Sweep
 
 __all__ = ["Options", "QueueError", "Submission", "cancel", "queue_states", "submissions", "submit"]
 

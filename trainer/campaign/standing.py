@@ -18,8 +18,8 @@ import numpy as np
 
 from pipeline.base.errors import RunError
 from trainer.campaign.comparable import SEEDS, Verdict, apart, judge, usual_seeds
-from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.state import State
+from trainer.campaign.sweep import PlannedRun, Sweep
 from trainer.layout import EVALUATION
 from trainer.records import common_seed, file_name, read_scored
 from trainer.retrieval.compare import LEAST_RECORDINGS, Scored, compare, t975

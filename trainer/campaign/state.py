@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.base.files import FolderLock, read_json, write_json
-from trainer.campaign.plan import PlannedRun, Sweep
+from trainer.campaign.sweep import PlannedRun, Sweep
 from trainer.layout import CHECKPOINTS, EVALUATION, FINISHED, METRICS, RUN_FILE
 
 Status = Literal["done", "running", "stopped", "failed", "missing", "waiting"]

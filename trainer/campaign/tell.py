@@ -14,9 +14,9 @@ from pipeline.base.errors import ConfigError, StoreError
 from trainer.campaign.cost import Cost, left_to_do
 from trainer.campaign.launch import last_error
 from trainer.campaign.manifest import known_campaigns, read_campaign
-from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.slurm import queue_states
 from trainer.campaign.state import STATUSES, State, states
+from trainer.campaign.sweep import PlannedRun, Sweep
 
 
 def campaigns(console: Console) -> None:

@@ -25,8 +25,8 @@ from pipeline.base.errors import Interrupted, RunError, StoreError
 from pipeline.base.files import FolderLock, write_json
 from pipeline.store.reader import Store
 from trainer import scoring
-from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.state import ATTEMPTS, BUSY, WAITS, attempts, saved_step
+from trainer.campaign.sweep import PlannedRun, Sweep
 from trainer.config import RunConfig
 from trainer.devices import default_compiled, pick_device
 from trainer.embed import embed_split

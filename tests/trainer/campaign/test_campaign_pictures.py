@@ -22,9 +22,9 @@ from pipeline.base.errors import ConfigError
 from trainer.arms import ARMS, arm_name, arm_pairs, pair
 from trainer.campaign import figures, standing
 from trainer.campaign.charts import Spot, spots
-from trainer.campaign.plan import PlannedRun
 from trainer.campaign.recorded import Recorded, known_recorded, read_recorded
 from trainer.campaign.report import campaign_page
+from trainer.campaign.sweep import PlannedRun
 from trainer.mechanisms import MECHANISMS
 
 QUALITY = {"d0": 0.3, "a4r": 0.6}

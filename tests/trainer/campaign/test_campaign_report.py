@@ -24,9 +24,9 @@ from campaign_fakes import (
 )
 
 from pipeline.base.files import read_json
-from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.report import campaign_page, write_report
 from trainer.campaign.standing import interval_of
+from trainer.campaign.sweep import PlannedRun, Sweep
 from trainer.records import read_scored
 from trainer.retrieval.compare import compare
 

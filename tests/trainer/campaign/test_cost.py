@@ -11,8 +11,8 @@ from campaign_fakes import planned, sweep_of, write_run
 
 from pipeline.base.files import read_json, write_json
 from trainer.campaign.cost import Cost, left_to_do, seconds_left
-from trainer.campaign.plan import PlannedRun, Sweep
 from trainer.campaign.state import states
+from trainer.campaign.sweep import PlannedRun, Sweep
 
 UPDATES = 30
 SHORT = {"epochs": 1, "batches_per_epoch": 1}

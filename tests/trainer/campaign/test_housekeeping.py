@@ -19,8 +19,8 @@ from pipeline.base.files import FolderLock, read_json, write_json
 from trainer.campaign import housekeeping
 from trainer.campaign.housekeeping import prunable, prune, run_sizes
 from trainer.campaign.keeping import prune_runs, tell_sizes
-from trainer.campaign.plan import PlannedRun
 from trainer.campaign.state import bytes_below, states
+from trainer.campaign.sweep import PlannedRun
 
 D0, A4R, A4 = planned(0, "d0"), planned(1, "a4r", seed=7), planned(2, "a4")
 SAVED = 700

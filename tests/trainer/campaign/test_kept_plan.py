@@ -21,14 +21,8 @@ from pipeline.store.schema import seal
 from trainer import presets
 from trainer.campaign import plan as module
 from trainer.campaign.manifest import Campaign, read_campaign
-from trainer.campaign.plan import (
-    Sweep,
-    choose_store,
-    code_version,
-    kept_plan,
-    plan_campaign,
-    read_plan,
-)
+from trainer.campaign.plan import choose_store, code_version, kept_plan, plan_campaign, read_plan
+from trainer.campaign.sweep import Sweep
 from trainer.config import RunConfig
 
 HEAD = """
@@ -68,13 +62,13 @@ def copied(split_store: Store, tmp_path: Path) -> Path:
 def times(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Grows by one whenever a campaign is planned, not read."""
     found: list[str] = []
-    real = module._expanded
+    real = module.expanded
 
     def counted(campaign: Campaign, store: Store, out: Path) -> Any:
         found.append(campaign.name)
         return real(campaign, store, out)
 
-    monkeypatch.setattr(module, "_expanded", counted)
+    monkeypatch.setattr(module, "expanded", counted)
     return found
 
 

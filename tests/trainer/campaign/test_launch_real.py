@@ -20,8 +20,9 @@ import torch
 from pipeline.base.files import FolderLock
 from pipeline.store import Store
 from trainer.campaign.manifest import read_campaign
-from trainer.campaign.plan import PlannedRun, Sweep, plan_campaign
+from trainer.campaign.plan import plan_campaign
 from trainer.campaign.state import logged_step, saved_step, states
+from trainer.campaign.sweep import PlannedRun, Sweep
 from trainer.campaign.work import do_run
 
 DEADLINE_S = 120

@@ -18,9 +18,10 @@ from pipeline.store import Store
 from pipeline.store.schema import seal
 from trainer import plan as planning
 from trainer.campaign.manifest import Campaign, read_campaign
-from trainer.campaign.plan import Sweep, plan_campaign
+from trainer.campaign.plan import plan_campaign
 from trainer.campaign.standing import entries_of
 from trainer.campaign.state import states
+from trainer.campaign.sweep import Sweep
 from trainer.config import RunConfig
 from trainer.mechanisms import MECHANISMS
 from trainer.plan import Planner, RunRequest, plan_run

@@ -23,9 +23,10 @@ from trainer.campaign import checks as files
 from trainer.campaign import preflight as module
 from trainer.campaign.batch_script import Options
 from trainer.campaign.manifest import read_campaign
-from trainer.campaign.plan import Sweep, plan_campaign
+from trainer.campaign.plan import plan_campaign
 from trainer.campaign.preflight import Check, preflight
 from trainer.campaign.queueing import put
+from trainer.campaign.sweep import Sweep
 from trainer.campaign.work import do_run
 from trainer.estimate import Estimate
 from trainer.mechanisms import MECHANISMS

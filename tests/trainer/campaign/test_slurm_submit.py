@@ -14,9 +14,10 @@ from pipeline.base.errors import StoreError
 from pipeline.base.files import FolderLock, write_json
 from trainer.campaign import scheduler, slurm
 from trainer.campaign.batch_script import Options
-from trainer.campaign.plan import Sweep, read_plan
+from trainer.campaign.plan import read_plan
 from trainer.campaign.slurm import QueueError, cancel, queue_states, submissions, submit
 from trainer.campaign.state import attempts
+from trainer.campaign.sweep import Sweep
 
 SBATCH = """#!/bin/bash
 echo "$@" >> "$FAKE/sbatch"

@@ -17,8 +17,8 @@ from campaign_fakes import planned, sweep_of, write_run
 from pipeline.base.files import FolderLock, read_json, write_json
 from trainer.campaign import state as module
 from trainer.campaign.cost import left_to_do
-from trainer.campaign.plan import OWN_SCORES, Sweep
 from trainer.campaign.state import State, forget_idle, logged_step, run_state, saved_step, states
+from trainer.campaign.sweep import OWN_SCORES, Sweep
 from trainer.records import file_name, scores_due
 
 UPDATES = 30

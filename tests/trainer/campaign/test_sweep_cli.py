@@ -22,7 +22,8 @@ from pipeline.base.files import FolderLock, read_json
 from pipeline.store import Store
 from trainer.campaign import tell
 from trainer.campaign.manifest import known_campaigns, read_campaign
-from trainer.campaign.plan import Sweep, read_plan
+from trainer.campaign.plan import read_plan
+from trainer.campaign.sweep import Sweep
 from trainer.cli_sweep import sweep_app
 
 CAMPAIGN = """

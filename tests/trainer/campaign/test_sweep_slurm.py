@@ -22,9 +22,10 @@ from slurm_queue import queue, require_slurm, set_node
 from pipeline.store import Store
 from trainer.campaign.ledger import build_ledger
 from trainer.campaign.manifest import read_campaign
-from trainer.campaign.plan import PlannedRun, Sweep, plan_campaign
+from trainer.campaign.plan import plan_campaign
 from trainer.campaign.slurm import Options, Submission, cancel, queue_states, submissions, submit
 from trainer.campaign.state import State, logged_step, states
+from trainer.campaign.sweep import PlannedRun, Sweep
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
 CAMPAIGN = """

@@ -23,8 +23,9 @@ from pipeline.base.files import FolderLock, read_json, write_json
 from pipeline.store import Store
 from trainer.campaign import work
 from trainer.campaign.manifest import read_campaign
-from trainer.campaign.plan import PlannedRun, Sweep, plan_campaign
+from trainer.campaign.plan import plan_campaign
 from trainer.campaign.state import forget_idle, saved_step, states
+from trainer.campaign.sweep import PlannedRun, Sweep
 from trainer.campaign.work import Busy, Waits, do_run
 
 CAMPAIGN = """
