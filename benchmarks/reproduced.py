@@ -243,9 +243,9 @@ def _differences(
     settings: Mapping[str, Run],
     floors: Mapping[str, list[Scored]],
 ) -> list[dict[str, Any]]:
-    """Every arm beside the first of its settings, these firsts beside each other, all beside floors.
+    """Every arm beside the first of its settings and the first of all, and beside the floors.
 
-    ``settings``: a run of every arm. Between firsts the settings are what is asked about.
+    ``settings``: a run of every arm. Beside the first of all, the settings are asked about, too.
     """
     firsts: list[str] = []
     pairs = []
@@ -253,7 +253,8 @@ def _differences(
         like = [first for first in firsts if not unlike(settings[first], settings[name])]
         if not like:
             firsts.append(name)
-        pairs += [(first, arms[first], name) for first in like or firsts[:1] if first != name]
+        beside = dict.fromkeys([*like, firsts[0]])
+        pairs += [(first, arms[first], name) for first in beside if first != name]
     pairs += [(floor, its, name) for name in arms for floor, its in floors.items()]
     return [
         {"first": name, "second": second, **difference_of(compare(its, arms[second]))}

@@ -57,7 +57,7 @@ def test_arms_of_later_campaigns_are_called_by_campaign_and_group(tmp_path: Path
     assert len({path for paths in runs.values() for path in paths}) == 13
 
 
-def test_an_arm_stands_beside_the_first_of_its_settings(tmp_path: Path) -> None:
+def test_an_arm_stands_beside_the_first_of_its_settings_and_the_first_of_all(tmp_path: Path) -> None:
     runs = reproduced.arm_runs(campaigns(tmp_path))
     arms = {
         name: [
@@ -75,12 +75,14 @@ def test_an_arm_stands_beside_the_first_of_its_settings(tmp_path: Path) -> None:
         ("d0", "a4r"),
         ("d0", "d0 (paper, plain)"),
         ("d0 (paper, plain)", "a4r (paper, plain)"),
+        ("d0", "a4r (paper, plain)"),
         *(("flux", name) for name in arms),
     ]
     worse, same = found[1]["S"], found[2]["S"]
     assert worse["difference"] < -0.1
     assert worse["stated"]  # the settings are what is asked about
     assert abs(same["difference"]) < 0.15
+    assert found[3]["S"]["difference"] == pytest.approx(worse["difference"] + same["difference"])
     assert reproduced._differences({}, {}, {"flux": floor}) == []
 
 
