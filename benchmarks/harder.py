@@ -1,10 +1,10 @@
 """Where the best floors leave room: larger pools, noise, other music, as few numbers as a model has.
 
-    python -m benchmarks.harder --store STORE RUN [RUN …]
+    python -m benchmarks.harder --store STORE --models NAME RUN [RUN …] [--models NAME RUN …]
 
 On recordings of a real piano a model without a mistake could not be told apart from the two best
-training-free floors. Here the same strict questions are made harder, for the runs (seeds of one arm)
-and for both floors, until there is room:
+training-free floors. Here the same strict questions are made harder, for models and for both floors,
+until there is room:
 
 pools
     Of more candidates; no neighbours that overlap, no other performances, as before.
@@ -39,6 +39,7 @@ from pipeline.base.errors import RunError
 from pipeline.descriptors.contract import Side
 from pipeline.store import Store
 from trainer.analyses.bench import Bench
+from trainer.analyses.comparison import unlike
 from trainer.analyses.floor_bench import FloorBench
 from trainer.analyses.perturbations import EditSamples, noisy, sound_changed
 from trainer.floors import BASELINE_FOLDER, Floor
@@ -50,7 +51,7 @@ from trainer.retrieval.protocols import PROTOCOLS
 from trainer.run import open_run
 
 POOLS = (512, 1024)
-NOISE = (0, -5, -10, -15)
+NOISE = (0, -5, -10, -15, -20)
 OTHER_MUSIC = (10, 5, 0, -5)
 BLOCK = 128  # columns of a projection that are drawn at a time
 KEPT = "harder"
@@ -70,7 +71,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="seeds of one arm")
+    parser.add_argument(
+        "--models", nargs="+", action="append", required=True, metavar=("NAME", "RUN"),
+        help="what they are called, and the folders of their runs, seeds of one another; may be "
+        "repeated",
+    )  # fmt: skip
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--split", default="test")
     parser.add_argument("--threads", type=int)
@@ -78,15 +83,28 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     store = Store.open(arguments.store)
-    models = [Bench(open_run(path), store, arguments.split) for path in arguments.runs]
-    if len({bench.run.record["arm"] for bench in models}) > 1:
-        raise SystemExit("these runs are of several arms: give the seeds of one")
+    models = {
+        name: [Bench(open_run(Path(path)), store, arguments.split) for path in paths]
+        for name, *paths in arguments.models
+    }
+    for name, benches in models.items():
+        _check_seeds(name, benches)
     write("harder", {"environment": environment(), **asked(models, FLOORS_ON_REAL)})
 
 
-def asked(models: Sequence[Bench], names: Sequence[str]) -> dict[str, Any]:
+def _check_seeds(name: str, benches: Sequence[Bench]) -> None:
+    """Refuse, before anything is asked, a group whose runs are no seeds of one another."""
+    if not benches:
+        raise SystemExit(f"--models {name}: give the folders of its runs, too")
+    first = benches[0].run
+    for bench in benches:
+        if bench.run.record["arm"] != first.record["arm"] or unlike(first, bench.run):
+            raise SystemExit(f"--models {name}: {bench.run.path} is no seed of {first.path}")
+
+
+def asked(models: Mapping[str, Sequence[Bench]], names: Sequence[str]) -> dict[str, Any]:
     """Every question's scores of the models and of the floors of these names, and differences."""
-    first = models[0]
+    first = next(iter(models.values()))[0]
     store, size = first.store, first.pool_size
     cache = first.run.path.parent / BASELINE_FOLDER
     floors = [
@@ -95,20 +113,27 @@ def asked(models: Sequence[Bench], names: Sequence[str]) -> dict[str, Any]:
     numbers = first.embeddings["audio"].shape[1]
     found = []
     for question in questions(first.gallery, store, size, numbers):
-        ours = [answered(bench, question) for bench in models]
-        theirs = {floor.floor.name: answered(floor, question) for floor in floors}
+        theirs = {floor.floor.name: [answered(floor, question)] for floor in floors}
+        ours = {
+            name: [answered(bench, question) for bench in benches]
+            for name, benches in models.items()
+        }
         found.append(
             {
                 "asked": question.name,
-                "models": _scores(ours),
-                "floors": {name: _scores([s]) for name, s in theirs.items()},
-                "against": {n: difference_of(compare([s], ours)) for n, s in theirs.items()},
+                "models": {name: _scores(scored) for name, scored in ours.items()},
+                "floors": {name: _scores(scored) for name, scored in theirs.items()},
+                "against": {
+                    name: {
+                        floor: difference_of(compare(its, scored)) for floor, its in theirs.items()
+                    }
+                    for name, scored in ours.items()
+                },
             }
         )
         print(question.name, flush=True)
     return {
-        "arm": first.run.record["arm"],
-        "runs": [bench.run.path.name for bench in models],
+        "runs": {name: [bench.run.path.name for bench in b] for name, b in models.items()},
         "store": {"name": store.name, "identity": store.identity},
         "split": first.split,
         "pool_size": size,

@@ -4,47 +4,47 @@ from __future__ import annotations
 
 from benchmarks.cells import difference, known, machine, mean, not_yet, row, spread
 
+METRICS = ("S", "R@1")
+
 
 def harder() -> str:
-    """Question by question, S of the models and of the floors, and S and R@1 against each floor."""
+    """Question by question, models and floors; then every model against every floor."""
     data = known("harder")
     if data is None:
         return not_yet("harder")
-    floors = list(data["questions"][0]["floors"])
-    arm, numbers = data["arm"], data["numbers"]
+    models, floors = list(data["runs"]), list(data["questions"][0]["floors"])
+    names = [f"`{name}`" for name in (*models, *floors)]
     scores = [
-        row("asked", *(f"{m} {name}" for m in ("S", "R@1") for name in (f"`{arm}`", *floors)))
+        row("asked", *(f"{metric} {name}" for metric in METRICS for name in names)),
+        "|---" + "|--:" * len(METRICS) * len(names) + "|",
     ]
-    scores.append("|---" + "|--:" * (2 + 2 * len(floors)) + "|")
     told = [
-        row("asked", "against", "S", "R@1, sound to notes", "notes to sound"),
-        "|---|---|---|---|---|",
+        row("asked", "", "against", "S", "R@1, sound to notes", "notes to sound"),
+        "|---|---|---|---|---|---|",
     ]
     for question in data["questions"]:
-        cells = [
-            cell
-            for m in ("S", "R@1")
-            for cell in (
-                spread(question["models"][m]),
-                *(mean(question["floors"][name][m]) for name in floors),
-            )
-        ]
+        cells = []
+        for metric in METRICS:
+            cells += [spread(question["models"][name][metric]) for name in models]
+            cells += [mean(question["floors"][name][metric]) for name in floors]
         scores.append(row(question["asked"], *cells))
-        for name in floors:
-            found = question["against"][name]
-            of = [difference(found, m, ", none shown") for m in ("S", "a2m R@1", "m2a R@1")]
-            told.append(row(question["asked"], f"`{name}`", *of))
+        for name in models:
+            for floor, found in question["against"][name].items():
+                of = [difference(found, m, ", none shown") for m in ("S", "a2m R@1", "m2a R@1")]
+                told.append(row(question["asked"], f"`{name}`", f"`{floor}`", *of))
+    numbers = data["numbers"]
+    seeds = ", ".join(f"`{name}` {len(runs)} seeds" for name, runs in data["runs"].items())
     widths = ", ".join(f"`{name}` {numbers[name]:,}" for name in floors)
     return "\n".join(
         [
             *scores,
             "",
-            f"`{arm}`, {len(data['runs'])} seeds: mean (lowest–highest); strict protocol, "
-            f"{data['pool_size']} candidates unless the row says more; R@1 of the lower direction. "
-            f"Numbers kept of a segment: the model {numbers['models']:,}, {widths}. "
-            f"Store `{data['store']['name']}`; `python -m benchmarks.harder`, {machine(data)}.",
+            f"{seeds}: mean (lowest–highest). Strict protocol, {data['pool_size']} candidates unless "
+            "the row says more; R@1 of the lower direction. Numbers kept of a segment: models "
+            f"{numbers['models']:,}, {widths}. Store `{data['store']['name']}`; "
+            f"`python -m benchmarks.harder`, {machine(data)}.",
             "",
-            f"<details><summary>`{arm}` against the floors, question by question</summary>",
+            f"<details><summary>models against floors: {len(told) - 2} rows</summary>",
             "",
             *told,
             "",

@@ -65,8 +65,8 @@ TIERS = {
         tiny=True,
     ),
     "strong": Tier(
-        title="three hours on two cores: the corrected preset and the paper's, tiny, all performances",
-        campaigns=(str(OWN / "strong.toml"), str(OWN / "paper.toml")),
+        title="six hours on two cores: the corrected preset and the paper's, tiny, all performances",
+        campaigns=tuple(str(OWN / f"{name}.toml") for name in ("strong", "robust", "paper")),
         tiny=True,
         analysed=("d0", "a4r", "d4a4"),
         analyses=("ablation", "similarity"),

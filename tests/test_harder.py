@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,9 @@ from trainer.run import open_run
 from trainer.scoring import selection_score
 from trainer.training import train
 
+cells = pytest.importorskip("benchmarks.cells")
 harder = pytest.importorskip("benchmarks.harder")
+harder_words = pytest.importorskip("benchmarks.harder_words")
 
 MANIFEST = """
 title = "Two seeds"
@@ -112,7 +115,7 @@ def test_a_projection_keeps_angles_but_for_its_error() -> None:
 def test_every_question_is_asked_of_models_and_of_floors(
     benches: list[Bench], flux: FloorBench
 ) -> None:
-    found = harder.asked(benches, ("flux",))
+    found = harder.asked({"d0": benches, "one of them": benches[:1]}, ("flux",))
     names = [q["asked"] for q in found["questions"]]
     assert names[0] == "as it is"
     assert len(set(names)) == len(names) == 1 + len(harder.NOISE) + len(harder.OTHER_MUSIC) + 1
@@ -121,9 +124,10 @@ def test_every_question_is_asked_of_models_and_of_floors(
     own = flux.floor.scored("strict")
     assert softest["floors"]["flux"]["S"] == [pytest.approx(own.score("S"), abs=1e-6)]
     for question in found["questions"]:
-        assert len(question["models"]["S"]) == 2
-        told = question["against"]["flux"]["S"]
-        between = np.mean(question["models"]["S"]) - question["floors"]["flux"]["S"][0]
+        assert len(question["models"]["d0"]["S"]) == 2
+        assert question["models"]["one of them"]["S"] == question["models"]["d0"]["S"][:1]
+        told = question["against"]["d0"]["flux"]["S"]
+        between = np.mean(question["models"]["d0"]["S"]) - question["floors"]["flux"]["S"][0]
         assert told["difference"] == pytest.approx(between, abs=1e-5)
         assert not told["stated"]  # of two seeds nothing is
     projected = by_name[f"floors in {found['numbers']['models']:,} numbers"]
@@ -159,3 +163,30 @@ def test_a_floor_in_fewer_numbers_finds_less_and_a_model_keeps_its_own(
     assert {x.shape[1] for x in harder.embedded(flux, few).values()} == {2}
     assert harder.answered(flux, few).score("a2m R@1") < 1
     assert harder.embedded(benches[0], few) is benches[0].embeddings
+
+
+def test_models_of_one_name_must_be_seeds_of_one_another(
+    benches: list[Bench], split_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harder._check_seeds("d0", benches)
+    with pytest.raises(SystemExit, match="folders of its runs"):
+        harder._check_seeds("d0", [])
+    monkeypatch.setitem(benches[1].run.record, "arm", "a4r")
+    with pytest.raises(SystemExit, match="no seed of"):
+        harder._check_seeds("d0", benches)
+
+
+def test_the_page_tells_models_and_floors(
+    benches: list[Bench], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "RESULTS", tmp_path)
+    assert "Not yet measured" in harder_words.harder()
+    here = {"cores": 2, "cpu": "a CPU", "commit": "0" * 40}
+    found = {"environment": here, **harder.asked({"d0": benches}, ("flux",))}
+    (tmp_path / "harder.json").write_text(json.dumps(found))
+    told = harder_words.harder().splitlines()
+    questions = found["questions"]
+    assert len([line for line in told if line.startswith("| noise")]) == 2 * len(harder.NOISE)
+    assert sum(line.count("`d0` | `flux`") for line in told) == len(questions)
+    first = questions[0]["models"]["d0"]["S"]
+    assert f"| as it is | {np.mean(first):.3f} ({min(first):.3f}–{max(first):.3f}) |" in told[2]

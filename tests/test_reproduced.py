@@ -57,7 +57,9 @@ def test_arms_of_later_campaigns_are_called_by_campaign_and_group(tmp_path: Path
     assert len({path for paths in runs.values() for path in paths}) == 13
 
 
-def test_an_arm_stands_beside_the_first_of_its_settings_and_the_first_of_all(tmp_path: Path) -> None:
+def test_an_arm_stands_beside_the_first_of_its_settings_and_the_first_of_all(
+    tmp_path: Path,
+) -> None:
     runs = reproduced.arm_runs(campaigns(tmp_path))
     arms = {
         name: [
