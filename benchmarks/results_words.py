@@ -224,7 +224,17 @@ def _real(data: Data, real: Data) -> str:
         "the lower one; of seeds mean (lowest–highest):"
     )
     told = [(f"`{d['second']}`", f"`{d['first']}`", d) for d in real["differences"]]
-    return "\n".join([title, "", *lines, "", _differences(told)])
+    # Arms of later campaigns are many, and beside floors of less interest than beside each other.
+    folded = [t for t in told if " (" in t[0] and t[2]["first"] in real["floors"]]
+    shown = [t for t in told if t not in folded]
+    return "\n".join([title, "", *lines, "", _differences(shown), *_folded(folded)])
+
+
+def _folded(told: Sequence[tuple[str, str, Data]]) -> list[str]:
+    if not told:
+        return []
+    summary = f"arms of the other campaigns against floors: {len(told)} rows"
+    return ["", f"<details><summary>{summary}</summary>", "", _differences(told), "", "</details>"]
 
 
 def _left_to_gain(real: Data) -> str:
