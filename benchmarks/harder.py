@@ -1,21 +1,15 @@
-"""Where the best floors leave room: larger pools, noise, other music, as few numbers as a model has.
+"""Harder questions: larger pools, noise, other music; models beside the two best training-free floors.
 
     python -m benchmarks.harder --store STORE --models NAME RUN [RUN …] [--models NAME RUN …]
 
-On recordings of a real piano a model without a mistake could not be told apart from the two best
-training-free floors. Here the same strict questions are made harder, for models and for both floors,
-until there is room:
+On recordings of a real piano a model without a mistake could not be told apart from these floors in S.
+Here the strict questions are asked again of more candidates (no more hard ones than before: the
+protocol has at most 64 of the same recording), and of sound under white noise, pink noise and
+interfering music (:mod:`benchmarks.interference`).
 
-pools
-    Of more candidates; no neighbours that overlap, no other performances, as before.
-noise
-    White, so loud that floors begin to miss (the invariance suite ends at 5 dB).
-other music
-    What another recording of the split plays, on top of the sound.
-numbers
-    A floor keeps a picture of 16,544 numbers a segment, a model's embedding some hundreds. Floors
-    after a random projection to that many (Gaussian, drawn once; cosines are kept but for an error of
-    about 1/√numbers).
+Floors are asked twice: as they are, and centred (from every band of both pictures its mean over time
+is taken). What is laid over a sound adds nearly the same to every frame, so that the notes whose
+picture is flattest would be nearest to everything.
 
 What each subject answered is kept beside it; a run that was stopped goes on. Writes
 ``benchmarks/results/harder.json``.
@@ -25,45 +19,62 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
 
 from benchmarks.common import environment, write
+from benchmarks.interference import Colour, mixed, noise, other_music, partners
 from benchmarks.reproduced import FLOORS_ON_REAL, SIDES, difference_of
 from pipeline.base.config import digest
 from pipeline.base.errors import RunError
 from pipeline.descriptors.contract import Side
+from pipeline.spectral import N_FRAMES
 from pipeline.store import Store
 from trainer.analyses.bench import Bench
 from trainer.analyses.comparison import unlike
 from trainer.analyses.floor_bench import FloorBench
-from trainer.analyses.perturbations import EditSamples, noisy, sound_changed
+from trainer.analyses.perturbations import EditSamples, sound_changed
 from trainer.floors import BASELINE_FOLDER, Floor
 from trainer.records import read_scored, store_identity, write_scores
-from trainer.retrieval.baselines import BASELINES, segments_of
 from trainer.retrieval.compare import Scored, compare
 from trainer.retrieval.gallery import Gallery
 from trainer.retrieval.protocols import PROTOCOLS
 from trainer.run import open_run
 
-POOLS = (512, 1024)
-NOISE = (0, -5, -10, -15, -20)
-OTHER_MUSIC = (10, 5, 0, -5)
-BLOCK = 128  # columns of a projection that are drawn at a time
+MORE_CANDIDATES = 1024
+NOISE_DB = (0, -10, -20)
+MUSIC_DB = (10, 0, -5)
 KEPT = "harder"
+VERSION = 2  # of the questions: answers to others are not read again
+
+Features = Mapping[Side, Any]
 
 
 class Question(NamedTuple):
-    """What is asked: ``edit`` of the sound, candidates in a pool, numbers that a floor may keep."""
+    """What is asked: of sound that went through ``edit``, of a pool of that size."""
 
     name: str
     edit: EditSamples | None = None
     pool_size: int | None = None
-    numbers: int | None = None
+
+
+def centred(values_NW: np.ndarray) -> np.ndarray:
+    """Pictures [N, bands · 188] without every band's mean over time: float32."""
+    pictures_NBF = values_NW.reshape(len(values_NW), -1, N_FRAMES).astype(np.float32)
+    pictures_NBF -= pictures_NBF.mean(axis=2, keepdims=True)
+    return pictures_NBF.reshape(values_NW.shape)
+
+
+FORMS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "": lambda values_NW: values_NW,
+    ", centred": centred,
+}
+"""What is added to a floor's name → what is done with its pictures."""
 
 
 def main() -> None:
@@ -83,23 +94,28 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     store = Store.open(arguments.store)
-    models = {
-        name: [Bench(open_run(Path(path)), store, arguments.split) for path in paths]
+    groups = [
+        (name, [Bench(open_run(Path(path)), store, arguments.split) for path in paths])
         for name, *paths in arguments.models
-    }
-    for name, benches in models.items():
-        _check_seeds(name, benches)
-    write("harder", {"environment": environment(), **asked(models, FLOORS_ON_REAL)})
+    ]
+    check_groups(groups)
+    write("harder", {"environment": environment(), **asked(dict(groups), FLOORS_ON_REAL)})
 
 
-def _check_seeds(name: str, benches: Sequence[Bench]) -> None:
-    """Refuse, before anything is asked, a group whose runs are no seeds of one another."""
-    if not benches:
-        raise SystemExit(f"--models {name}: give the folders of its runs, too")
-    first = benches[0].run
-    for bench in benches:
-        if bench.run.record["arm"] != first.record["arm"] or unlike(first, bench.run):
-            raise SystemExit(f"--models {name}: {bench.run.path} is no seed of {first.path}")
+def check_groups(groups: Sequence[tuple[str, Sequence[Bench]]]) -> None:
+    """Refuse, before anything is asked, runs that are no seeds of one another, and unlike pools."""
+    names = [name for name, _ in groups]
+    for name, benches in groups:
+        if not benches:
+            raise SystemExit(f"--models {name}: give the folders of its runs, too")
+        if names.count(name) > 1:
+            raise SystemExit(f"--models {name} is given twice")
+        first = benches[0].run
+        for bench in benches:
+            if bench.run.record["arm"] != first.record["arm"] or unlike(first, bench.run):
+                raise SystemExit(f"--models {name}: {bench.run.path} is no seed of {first.path}")
+    if len({benches[0].pool_size for _, benches in groups}) > 1:
+        raise SystemExit("the models have pools of different size")
 
 
 def asked(models: Mapping[str, Sequence[Bench]], names: Sequence[str]) -> dict[str, Any]:
@@ -110,12 +126,16 @@ def asked(models: Mapping[str, Sequence[Bench]], names: Sequence[str]) -> dict[s
     floors = [
         FloorBench(Floor(name, store, first.split, cache=cache, pool_size=size)) for name in names
     ]
-    numbers = first.embeddings["audio"].shape[1]
     found = []
-    for question in questions(first.gallery, store, size, numbers):
-        theirs = {floor.floor.name: [answered(floor, question)] for floor in floors}
+    for question in questions(first):
+        theirs: dict[str, list[Scored]] = {}
+        for floor in floors:
+            features = functools.cache(functools.partial(embedded, floor, question))
+            for form, changed in FORMS.items():
+                made = functools.partial(_in_form, features, changed)
+                theirs[floor.floor.name + form] = [answered(floor, question, made, form)]
         ours = {
-            name: [answered(bench, question) for bench in benches]
+            name: [answered(b, question, functools.partial(embedded, b, question)) for b in benches]
             for name, benches in models.items()
         }
         found.append(
@@ -137,109 +157,86 @@ def asked(models: Mapping[str, Sequence[Bench]], names: Sequence[str]) -> dict[s
         "store": {"name": store.name, "identity": store.identity},
         "split": first.split,
         "pool_size": size,
-        "numbers": {"models": numbers, **{n: BASELINES.get(n).width for n in names}},
         "questions": found,
     }
 
 
-def questions(gallery: Gallery, store: Store, pool_size: int, numbers: int) -> Iterator[Question]:
-    """From the usual one on; pools only as large as the split can fill."""
+def questions(first: Bench) -> Iterator[Question]:
+    """From the usual one on; more candidates only where the split has them."""
     yield Question("as it is")
-    for size in POOLS:
-        if size > pool_size and size <= largest(gallery):
-            yield Question(f"{size:,} candidates", pool_size=size)
-    for snr in NOISE:
-        yield Question(f"noise, {snr} dB SNR", edit=noisy(snr))
-    for level in OTHER_MUSIC:
-        name = f"other music, {level} dB below" if level > 0 else f"other music, {-level} dB above"
-        name = name if level else "other music, as loud"
-        yield Question(name, edit=other_music(gallery, store, level))
-    yield Question(f"floors in {numbers:,} numbers", numbers=numbers)
+    if first.pool_size < MORE_CANDIDATES <= most_candidates(first.gallery):
+        yield Question(f"{MORE_CANDIDATES:,} candidates", pool_size=MORE_CANDIDATES)
+    for colour in get_args(Colour):
+        for level in NOISE_DB:
+            yield Question(f"{colour} noise, {said(level)}", mixed(noise(colour), level))
+    music = other_music(first.store, partners(first.gallery, first.pools("sound")))
+    for level in MUSIC_DB:
+        yield Question(f"other music, {said(level)}", mixed(music, level))
 
 
-def largest(gallery: Gallery) -> int:
-    """A pool of this size can surely be filled: every segment but those of the longest recording."""
-    return int(gallery.valid.sum() - np.bincount(gallery.recording[gallery.valid]).max())
+def said(level_db: int) -> str:
+    """A ratio in dB, with a minus sign that looks like one."""
+    return f"{level_db} dB".replace("-", "−")
 
 
-def other_music(gallery: Gallery, store: Store, level_db: float) -> EditSamples:
-    """Sound of another recording of the split on top, ``level_db`` below the segment's own.
-
-    The other segment is the one half the split further, or the next after it of another recording.
-    """
-    beside = partners(gallery)
-
-    def edit(samples: np.ndarray, segment: int) -> np.ndarray:
-        other = next(segments_of(store, np.array([beside[segment]])))[1]
-        if loudness := float(other.std()):
-            samples += np.float32(samples.std() / loudness * 10 ** (-level_db / 20)) * other
-        return samples
-
-    return edit
+def most_candidates(gallery: Gallery) -> int:
+    """For every query: all valid segments but those of one work."""
+    of_work = np.bincount(gallery.composition[gallery.valid])
+    return int(gallery.valid.sum() - of_work.max() + 1)
 
 
-def partners(gallery: Gallery) -> dict[int, int]:
-    """Segment → the segment of another recording that is laid over it."""
-    n = len(gallery)
-    found = {}
-    for row in range(n):
-        others = (np.arange(n) + row + n // 2) % n
-        elsewhere = others[gallery.recording[others] != gallery.recording[row]]
-        if not len(elsewhere):
-            raise SystemExit("the split has one recording only: there is no other music")
-        found[int(gallery.segment[row])] = int(gallery.segment[elsewhere[0]])
-    return found
+def embedded(subject: Bench | FloorBench, question: Question) -> Features:
+    """Both sides, the sound changed as the question says."""
+    if question.edit is None:
+        return subject.embeddings
+    if isinstance(subject, Bench):
+        return subject.changed("audio", sound_changed(subject, question.edit))
+    return subject.changed("audio", question.edit)
 
 
-def answered(subject: Bench | FloorBench, question: Question) -> Scored:
-    """What the subject answered, read where it was asked before."""
+def _in_form(
+    features: Callable[[], Features], changed: Callable[[np.ndarray], np.ndarray]
+) -> Features:
+    return {side: changed(values) for side, values in features().items()}
+
+
+def answered(
+    subject: Bench | FloorBench,
+    question: Question,
+    made: Callable[[], Features],
+    form: str = "",
+) -> Scored:
+    """What the subject answered, read where it was asked before; else asked of what is ``made``."""
     about = subject.about()
-    size = question.pool_size or subject.pool_size
-    key = digest({"subject": subject.key, "question": question.name, "pool_size": size})
+    key = digest(
+        {
+            "version": VERSION,
+            "subject": subject.key,
+            "form": form,
+            "question": question.name,
+            "pool_size": question.pool_size or subject.pool_size,
+        }
+    )
     file = subject.folder / f"{KEPT}-{key}"
     with contextlib.suppress(RunError):
-        return read_scored(file, about["run"], about["seed"])
-    pools = PROTOCOLS.get("strict").pools(subject.gallery, None, size)
-    scores = subject.scores(embedded(subject, question), "sound", pools)
+        return read_scored(file, about["run"] + form, about["seed"])
+    pools = None
+    if question.pool_size is not None:
+        pools = PROTOCOLS.get("strict").pools(subject.gallery, None, question.pool_size)
+    scores = subject.scores(made(), "sound", pools)
     record = scores.record() | {
-        "run": about["run"],
+        "run": about["run"] + form,
         "leaks": about["leaks"],
         "store_identity": store_identity(subject.store),
     }
     write_scores(file, record, scores)
-    return read_scored(file, about["run"], about["seed"])
-
-
-def embedded(subject: Bench | FloorBench, question: Question) -> Mapping[Side, Any]:
-    """Both sides, the sound changed as the question says, a floor's in as many numbers as it says."""
-    edit, found = question.edit, subject.embeddings
-    if isinstance(subject, Bench):
-        return found if edit is None else subject.changed("audio", sound_changed(subject, edit))
-    if edit is not None:
-        found = subject.changed("audio", edit)
-    if question.numbers is not None:
-        return {side: projected(values, question.numbers) for side, values in found.items()}
-    return found
-
-
-def projected(values_NW: np.ndarray, numbers: int) -> np.ndarray:
-    """Rows in ``numbers`` random directions, the same for every matrix of this width: float32."""
-    rows_NW = values_NW.astype(np.float32)
-    rows_NW /= np.maximum(np.linalg.norm(rows_NW, axis=1, keepdims=True), np.float32(1e-9))
-    random = np.random.Generator(np.random.PCG64(0))
-    parts = [
-        rows_NW @ random.standard_normal((rows_NW.shape[1], columns), dtype=np.float32)
-        for columns in [BLOCK] * (numbers // BLOCK) + [numbers % BLOCK]
-    ]
-    return np.concatenate(parts, axis=1)
+    return read_scored(file, about["run"] + form, about["seed"])
 
 
 def _scores(scored: Sequence[Scored]) -> dict[str, list[float]]:
-    """Of every model; of directions the lower one."""
-    return {
-        "S": [round(s.score("S"), 6) for s in scored],
-        "R@1": [round(min(s.score(f"{side} R@1") for side in SIDES), 6) for s in scored],
-    }
+    """S, and R@1 by direction, of every model."""
+    metrics = ("S", *(f"{side} R@1" for side in SIDES))
+    return {metric: [round(s.score(metric), 6) for s in scored] for metric in metrics}
 
 
 if __name__ == "__main__":

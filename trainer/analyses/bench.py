@@ -165,7 +165,7 @@ class Bench(Subject):
             embeddings["midi"],
             self.gallery,
             PROTOCOL_OF[variant],
-            pools=pools or self.pools(variant),
+            pools=self.pools(variant) if pools is None else pools,
             full=False,
             comparison=comparison_of(self.run.config),
         )

@@ -89,7 +89,7 @@ class FloorBench(Subject):
             *self._baseline.similarities(embeddings["audio"], embeddings["midi"]),
             self.gallery,
             PROTOCOL_OF[variant],
-            pools=pools or self.pools(variant),
+            pools=self.pools(variant) if pools is None else pools,
             full=False,
         )
 
