@@ -257,7 +257,7 @@ def test_the_page_tells_models_and_floors(
     (tmp_path / "harder.json").write_text(json.dumps(found))
     told = harder_words.harder().splitlines()
     questions = found["questions"]
-    folded = told[[n for n, line in enumerate(told) if "<details>" in line][0] :]
+    folded = told[next(n for n, line in enumerate(told) if "<details>" in line) :]
     assert sum(line.count("`d0` | `flux` |") for line in folded) == len(questions)
     first = questions[0]["models"]["d0"]["S"]
     assert f"| as it is | {np.mean(first):.3f} ({min(first):.3f}–{max(first):.3f}) |" in told[2]
