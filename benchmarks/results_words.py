@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ REFERENCE_HOURS = {
     "d4a4": "10.6 h (RTX 3090), 25 h (A30)",
 }
 REFERENCE_UPDATES = 30_000
+MANY_ARMS = 3
 NO_MISTAKE = "a model that makes no mistake"
 TIERS_SHOWN = ("gpu", "cpu", "strong")
 SHOWN_ANALYSES = ("ablation", "similarity", "sensitivity", "invariance")
@@ -157,8 +159,7 @@ def _tables(data: Data, of: str = "analyses", where: str = "") -> list[str]:
         lines = [row(*table["head"]), "|---" * len(table["head"]) + "|"]
         lines += [row(*map(_cell, r)) for r in table["rows"]]
         summary = f"{table['analysis']}, `{table['variant']}`{where}: {len(table['rows'])} rows"
-        body = "\n".join(lines)
-        parts.append(f"<details><summary>{summary}</summary>\n\n{body}\n\n</details>")
+        parts.append("\n".join(_details(summary, "\n".join(lines))))
     return parts
 
 
@@ -188,10 +189,15 @@ def strong() -> str:
 
 def _timbre(data: Data) -> str:
     """The same test recordings from the SoundFont that training heard."""
-    seen = ", ".join(f"`{arm}` {spread(s['S'])}" for arm, s in data["timbre"]["seen"].items())
-    return (
-        "The test split above is played by a SoundFont that training never heard. By training's own "
-        f"(strict protocol, S): {seen}."
+    seen = data["timbre"]["seen"]
+    lines = [row("", "S, training's own SoundFont"), "|---|--:|"]
+    lines += [row(f"`{arm}`", spread(found["S"])) for arm, found in seen.items()]
+    return "\n".join(
+        [
+            "The test split above has a SoundFont that training never heard. By training's own:",
+            "",
+            *_details(f"strict protocol, S: {len(seen)} arms", "\n".join(lines)),
+        ]
     )
 
 
@@ -224,17 +230,24 @@ def _real(data: Data, real: Data) -> str:
         "the lower one; of seeds mean (lowest–highest):"
     )
     told = [(f"`{d['second']}`", f"`{d['first']}`", d) for d in real["differences"]]
-    # Arms of later campaigns are many, and beside floors of less interest than beside each other.
-    folded = [t for t in told if " (" in t[0] and t[2]["first"] in real["floors"]]
+    # Where a later campaign has many arms, they are of interest beside each other, not beside floors.
+    of = Counter(map(_campaign_of, real["arms"]))
+    many = {arm for arm in real["arms"] if of[_campaign_of(arm)] > MANY_ARMS}
+    folded = [t for t in told if t[2]["second"] in many and t[2]["first"] in real["floors"]]
     shown = [t for t in told if t not in folded]
-    return "\n".join([title, "", *lines, "", _differences(shown), *_folded(folded)])
+    summary = f"arms of the other campaigns against floors: {len(folded)} rows"
+    more = ["", *_details(summary, _differences(folded))] if folded else []
+    return "\n".join([title, "", *lines, "", _differences(shown), *more])
 
 
-def _folded(told: Sequence[tuple[str, str, Data]]) -> list[str]:
-    if not told:
-        return []
-    summary = f"arms of the other campaigns against floors: {len(told)} rows"
-    return ["", f"<details><summary>{summary}</summary>", "", _differences(told), "", "</details>"]
+def _campaign_of(arm: str) -> str:
+    """Of an arm that is called by campaign and group; empty for those of the first campaign."""
+    return arm.partition(" (")[2].partition(",")[0]
+
+
+def _details(summary: str, body: str) -> list[str]:
+    """Lines that are there to be opened."""
+    return [f"<details><summary>{summary}</summary>", "", body, "", "</details>"]
 
 
 def _left_to_gain(real: Data) -> str:

@@ -21,6 +21,7 @@ reproduced = pytest.importorskip("benchmarks.reproduced")
 results_words = pytest.importorskip("benchmarks.results_words")
 
 SEEDS = (42, 123, 456)
+METRICS = ("S", "a2m R@1", "m2a R@1")
 LONGER = {**BUDGET, "batch_size": 32}
 
 
@@ -111,6 +112,31 @@ def test_the_page_marks_what_leaks_by_whatever_name() -> None:
         "`d4a4cm (paper, plain)` (leaks)",
     ]
     assert "against" not in results_words._real(data, real)  # no head without rows
+
+
+def test_many_arms_beside_floors_are_folded_and_few_are_not() -> None:
+    one = {m: {"difference": 0.1, "ci95": [0.0, 0.2], "stated": True} for m in METRICS}
+    record = scored("test", "strict", 1.0, 1).record()
+    told = reproduced.scores_of(
+        [record | {"no_copy": {"queries": 9, **_sides()}, "full": _sides()}]
+    )
+    names = ["d0", "d0 (robust, loud)", *(f"a{n} (paper, plain)" for n in range(4))]
+    real = {
+        "arms": {name: {"strict": told, "paper": told} for name in names},
+        "floors": {"flux": {"strict": told, "paper": told}},
+        "differences": [
+            {"first": first, "second": name, **one}
+            for name in names[1:]
+            for first in ("d0", "flux")
+        ],
+    }
+    data = {"campaigns": [], "stores": {"real": {"splits": {"test": {"recordings": 8}}}}}
+    shown, _, folded = results_words._real(data, real).partition("<details>")
+    assert "against floors: 4 rows" in folded
+    for name in names[1:]:
+        assert f"| `{name}` | `d0` | +0.100" in shown
+        assert (f"| `{name}` | `flux` | +0.100" in folded) == ("paper" in name)
+        assert (f"| `{name}` | `flux` | +0.100" in shown) == ("robust" in name)
 
 
 def _sides() -> dict[str, Any]:
