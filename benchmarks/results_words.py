@@ -231,7 +231,7 @@ def _real(data: Data, real: Data) -> str:
     )
     told = [(f"`{d['second']}`", f"`{d['first']}`", d) for d in real["differences"]]
     # Where a later campaign has many arms, they are of interest beside each other, not beside floors.
-    of = Counter(map(_campaign_of, real["arms"]))
+    of = Counter(name for arm in real["arms"] if (name := _campaign_of(arm)))
     many = {arm for arm in real["arms"] if of[_campaign_of(arm)] > MANY_ARMS}
     folded = [t for t in told if t[2]["second"] in many and t[2]["first"] in real["floors"]]
     shown = [t for t in told if t not in folded]
