@@ -188,11 +188,11 @@ def _order(sweep: Sweep, boards: Sequence[Board]) -> dict[str, Any] | None:
     said = {arm: round(fmean(scores), 6) for arm, scores in rows.items()}
     result = {}
     for board in boards:
-        here = {
-            line.entry.arm: line.S
-            for line in board.lines
-            if not line.entry.is_stage and not line.entry.leaks and line.entry.arm in said
-        }
+        here: dict[str, float] = {}
+        # Of an arm in several groups the first group's: one order is of one setting.
+        for line in sorted(board.lines, key=lambda line: line.entry.runs[0].index):
+            if not line.entry.is_stage and not line.entry.leaks and line.entry.arm in said:
+                here.setdefault(line.entry.arm, line.S)
         if len(here) > 2:
             pairs = {arm: (S, said[arm]) for arm, S in here.items()}
             result[f"{board.protocol}-{board.split}"] = rank_correlation(pairs)

@@ -180,6 +180,8 @@ def strong() -> str:
             for b in campaign["boards"]
             if (b["protocol"], b["split"]) == ("strict", "test")
         ]
+        if campaign["order"]:
+            parts.append(_order(campaign["order"]))
     if data.get("timbre"):
         parts.append(_timbre(data))
     parts += [*_pictures("strong", "-ablation"), *_tables(data)]

@@ -58,6 +58,33 @@ def test_arms_of_later_campaigns_are_called_by_campaign_and_group(tmp_path: Path
     assert len({path for paths in runs.values() for path in paths}) == 13
 
 
+def test_an_order_is_of_one_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An arm that is in a later group, too, has its place by the first."""
+    runs = [
+        planned(0, "d0", group="plain", label="d0, plain"),
+        planned(1, "a4r", group="plain"),
+        planned(2, "d4a4", group="plain"),
+        planned(3, "d0", group="high", label="d0, high", budget=LONGER),
+    ]
+    for run, quality in zip(runs, (0.3, 0.6, 1.0, 3.0), strict=True):
+        write_run(tmp_path, run, quality=quality)
+    sweep = dataclasses.replace(sweep_of(tmp_path, runs), reference="screening")
+    asked: list[dict[str, tuple[float, float]]] = []
+    monkeypatch.setattr(reproduced, "rank_correlation", lambda pairs: asked.append(pairs))
+    boards = reproduced.boards_of(sweep, ())
+    found = reproduced._order(sweep, boards)
+    assert set(found["by"]) == {f"{b.protocol}-{b.split}" for b in boards}
+    for pairs, board in zip(asked, boards, strict=True):
+        S = {line.entry.label: line.S for line in board.lines}
+        assert S["d0, high"] > S["d0, plain"]
+        assert {arm: here for arm, (here, _) in pairs.items()} == {
+            "d0": S["d0, plain"], "a4r": S["a4r"], "d4a4": S["d4a4"],
+        }  # fmt: skip
+        assert {arm: said for arm, (_, said) in pairs.items()} == {
+            arm: found["recorded"][arm] for arm in pairs
+        }
+
+
 def test_an_arm_stands_beside_the_first_of_its_settings_and_the_first_of_all(
     tmp_path: Path,
 ) -> None:
