@@ -71,3 +71,13 @@ def difference(
     low, high = m["ci95"]
     stated = "" if m["stated"] else unstated
     return f"{m['difference']:+.3f} [{low:+.3f}, {high:+.3f}]{stated}"
+
+
+def differences(found: dict[str, Any] | None) -> list[str]:
+    """Of S, and of R@1 by direction."""
+    return [difference(found, metric, ", none shown") for metric in ("S", "a2m R@1", "m2a R@1")]
+
+
+def details(summary: str, body: str) -> list[str]:
+    """Lines that are there to be opened."""
+    return [f"<details><summary>{summary}</summary>", "", body, "", "</details>"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.cells import difference, known, machine, mean, not_yet, row, spread
+from benchmarks.cells import details, differences, known, machine, mean, not_yet, row, spread
 
 SIDES = ("a2m", "m2a")
 
@@ -31,8 +31,8 @@ def harder() -> str:
         sides.append(row(question["asked"], *map(_both, everyone.values())))
         for name in models:
             for floor, found in question["against"][name].items():
-                of = [difference(found, m, ", none shown") for m in ("S", "a2m R@1", "m2a R@1")]
-                told.append(row(question["asked"], f"`{name}`", f"`{floor}`", *of))
+                cells = (question["asked"], f"`{name}`", f"`{floor}`", *differences(found))
+                told.append(row(*cells))
     seeds = ", ".join(f"`{name}` {len(runs)} seeds" for name, runs in data["runs"].items())
     intervals = 3 * (len(told) - 2)
     return "\n".join(
@@ -45,12 +45,9 @@ def harder() -> str:
             f"the row says more. Store `{data['store']['name']}`; `python -m benchmarks.harder`, "
             f"{machine(data)}.",
             "",
-            f"<details><summary>models against floors: {intervals} intervals, each for itself"
-            "</summary>",
-            "",
-            *told,
-            "",
-            "</details>",
+            *details(
+                f"models against floors: {intervals} intervals, each for itself", "\n".join(told)
+            ),
         ]
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.cells import difference, known, machine, not_yet, row, spread
+from benchmarks.cells import differences, known, machine, not_yet, row, spread
 
 CHOSEN = {
     "epoch": "the best of {} evaluations of one run",
@@ -19,11 +19,8 @@ def corrections() -> str:
     head = ("put back", "S", "R@1", "difference of S", "of R@1, sound to notes", "notes to sound")
     lines = [row(*head), "|---|--:|--:|---|---|---|"]
     for found in data["groups"]:
-        differences = [
-            difference(found["against"], metric, ", none shown")
-            for metric in ("S", "a2m R@1", "m2a R@1")
-        ]
-        lines.append(row(found["name"], spread(found["S"]), spread(found["R@1"]), *differences))
+        cells = (found["name"], spread(found["S"]), spread(found["R@1"]))
+        lines.append(row(*cells, *differences(found["against"])))
     asked = 3 * sum(found["against"] is not None for found in data["groups"])
     pools = data["pools"]["R@1"]
     return "\n".join(

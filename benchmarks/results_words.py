@@ -9,7 +9,9 @@ from typing import Any
 
 from benchmarks.cells import (
     NOT_YET,
+    details,
     difference,
+    differences,
     interval,
     known,
     machine,
@@ -159,7 +161,7 @@ def _tables(data: Data, of: str = "analyses", where: str = "") -> list[str]:
         lines = [row(*table["head"]), "|---" * len(table["head"]) + "|"]
         lines += [row(*map(_cell, r)) for r in table["rows"]]
         summary = f"{table['analysis']}, `{table['variant']}`{where}: {len(table['rows'])} rows"
-        parts.append("\n".join(_details(summary, "\n".join(lines))))
+        parts.append("\n".join(details(summary, "\n".join(lines))))
     return parts
 
 
@@ -198,7 +200,7 @@ def _timbre(data: Data) -> str:
         [
             "The test split above has a SoundFont that training never heard. By training's own:",
             "",
-            *_details(f"strict protocol, S: {len(seen)} arms", "\n".join(lines)),
+            *details(f"strict protocol, S: {len(seen)} arms", "\n".join(lines)),
         ]
     )
 
@@ -238,18 +240,13 @@ def _real(data: Data, real: Data) -> str:
     folded = [t for t in told if t[2]["second"] in many and t[2]["first"] in real["floors"]]
     shown = [t for t in told if t not in folded]
     summary = f"arms of the other campaigns against floors: {len(folded)} rows"
-    more = ["", *_details(summary, _differences(folded))] if folded else []
+    more = ["", *details(summary, _differences(folded))] if folded else []
     return "\n".join([title, "", *lines, "", _differences(shown), *more])
 
 
 def _campaign_of(arm: str) -> str:
     """Of an arm that is called by campaign and group; empty for those of the first campaign."""
     return arm.partition(" (")[2].partition(",")[0]
-
-
-def _details(summary: str, body: str) -> list[str]:
-    """Lines that are there to be opened."""
-    return [f"<details><summary>{summary}</summary>", "", body, "", "</details>"]
 
 
 def _left_to_gain(real: Data) -> str:
@@ -317,8 +314,7 @@ def _differences(told: Sequence[tuple[str, str, Data]]) -> str:
         "|---|---|---|---|---|",
     ]
     for who, other, found in told:
-        cells = [difference(found, m, ", none shown") for m in ("S", "a2m R@1", "m2a R@1")]
-        lines.append(row(who, other, *cells))
+        lines.append(row(who, other, *differences(found)))
     return "\n".join(lines)
 
 
