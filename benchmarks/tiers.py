@@ -73,6 +73,12 @@ TIERS = {
         on_real=("invariance",),
         asked_floors=("cqt", "flux"),
     ),
+    "strong-rest": Tier(
+        title="two hours on two cores: two arms of the paper's that strong leaves out, beside its d0",
+        campaigns=tuple(str(OWN / f"{name}.toml") for name in ("corrected", "paper-rest")),
+        tiny=True,
+        analyses=(),
+    ),
     "gpu": Tier(
         title="half an hour on an H200: 13 arms at the paper's size, three seeds of the best",
         campaigns=(str(OWN / "scratch.toml"),),
