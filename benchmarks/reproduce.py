@@ -207,6 +207,7 @@ def reproduce(arguments: argparse.Namespace, tier: Tier, steps: Steps) -> None:
         print(steps.run("report", "xmodal-sweep", "report", *given, *floors)["page"])
     machine = {k: v for k, v in environment().items() if k in TOLD}
     result = found(sweeps, store, others, looked_at, tier, out)
+    result["tier"]["soundfonts"] = [_without_folder(text) for text in arguments.soundfont]
     name, folder = f"reproduce-{arguments.tier}", arguments.results
     write(name, {"environment": machine, **result}, folder)
     _remember(out, steps.took)
@@ -293,6 +294,12 @@ def _build(corpus: list[object], out: Path, steps: Steps) -> Path:
                 other.wait()
         return Path(done["store"])
     return Path(steps.run("build", "xmodal-features", *given)["store"])
+
+
+def _without_folder(soundfont: str) -> str:
+    """``test=/a/b.sf2`` → ``test=b.sf2``: where it lies says nothing."""
+    split, equals, path = soundfont.rpartition("=")
+    return f"{split}{equals}{Path(path).name}"
 
 
 def _campaign(name: str, tier: Tier, store: Path, out: Path) -> list[object]:

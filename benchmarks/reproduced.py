@@ -18,6 +18,7 @@ from pipeline.base.config import to_plain
 from pipeline.base.errors import RunError
 from pipeline.corpora.compositions import overlap
 from pipeline.info import describe_store
+from pipeline.report.contents import build_info
 from pipeline.store import Store
 from trainer.analyses import ANALYSES
 from trainer.analyses.comparison import unlike
@@ -74,13 +75,16 @@ def found(
 
 
 def costs(sweeps: Sequence[Sweep], store: Path) -> dict[str, Any]:
-    """Seconds and memory, run by run; ``label``: what its scores stand under."""
+    """Seconds and memory, run by run; ``label``: what its scores stand under.
+
+    ``build``: seconds by stage; None where the build was stopped before it noted them.
+    """
     rows = {r["run"]: r for sweep in sweeps for r in _ledger(sweep)}
-    info = json.loads((store / "build.json").read_text(encoding="utf-8"))
+    opened = Store.open(store)
     labels = {path.name: label for label, paths in arm_runs(sweeps).items() for path in paths}
     return {
-        "build": info["seconds"],
-        "hours": describe_store(Store.open(store))[0]["hours"],
+        "build": build_info(opened).get("seconds"),
+        "hours": describe_store(opened)[0]["hours"],
         "runs": {
             name: {
                 "arm": r["arm"],

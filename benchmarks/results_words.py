@@ -263,12 +263,11 @@ def costs() -> str:
         if data is None:
             lines.append(row(f"`{tier}`", "everything", NOT_YET.lower().rstrip("."), "–"))
             continue
-        build = sum(data["build"].values())
         lines.append(
             row(
                 f"`{tier}`",
                 f"store, {data['hours']:.1f} h",
-                _minutes(build),
+                _minutes(sum(data["build"].values())) if data["build"] else "–",
                 "read in every epoch of every run",
             )
         )

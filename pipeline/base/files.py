@@ -23,6 +23,7 @@ from pipeline.base.unbroken import unbroken
 
 HEARTBEAT_S = 30.0
 STALE_AFTER_S = 600.0
+LOCK = ".lock"
 
 
 def fsync_dir(folder: Path) -> None:
@@ -92,6 +93,9 @@ def sweep_temporaries(folder: Path) -> None:
                 shutil.rmtree(leftover, ignore_errors=True)
             else:
                 leftover.unlink(missing_ok=True)
+    for leftover in list(folder.glob(f"{LOCK}.*")):
+        if _nobodys(leftover):
+            leftover.unlink(missing_ok=True)
 
 
 class FolderLock:
@@ -111,7 +115,7 @@ class FolderLock:
         (kind ``locked``) when another live process holds the folder.
     """
 
-    def __init__(self, folder: Path, name: str = ".lock", patience_s: float = 0.0) -> None:
+    def __init__(self, folder: Path, name: str = LOCK, patience_s: float = 0.0) -> None:
         self.path = folder / name
         self._patience_s = patience_s
         self._stop = threading.Event()
@@ -126,14 +130,8 @@ class FolderLock:
             "process_started": _process_start(os.getpid()),
             "locked_at": time.time(),
         }
-        # A complete lock file is linked into place: no reader ever sees an empty one.
-        staged = self.path.with_name(f"{self.path.name}.{me['host']}.{me['pid']}")
-        staged.write_text(json.dumps(me))
         try:
-            try:
-                self._wait_for(staged)
-            finally:
-                staged.unlink(missing_ok=True)
+            self._wait_for(me)
             self._thread = threading.Thread(target=self._beat, daemon=True)
             self._thread.start()
         except BaseException:  # a stop signal just after it was taken
@@ -154,9 +152,9 @@ class FolderLock:
         owner = _read_owner(self.path)
         return owner is not None and self._alive(owner)
 
-    def _wait_for(self, staged: Path) -> None:
+    def _wait_for(self, me: dict[str, Any]) -> None:
         give_up = time.monotonic() + self._patience_s
-        while not self._link(staged):
+        while not self._link(me):
             owner = _read_owner(self.path)
             if owner is not None and self._alive(owner):
                 if time.monotonic() < give_up:
@@ -169,16 +167,28 @@ class FolderLock:
                 )
             self._break_stale(owner)
 
-    def _link(self, staged: Path) -> bool:
+    def _link(self, me: dict[str, Any]) -> bool:
+        """Take it if it is free. A complete file is linked into place: no reader sees an empty one."""
+        if self.path.exists():
+            return False
+        staged = self._own()
         try:
+            staged.write_text(json.dumps(me))
             os.link(staged, self.path)
         except FileExistsError:
             return False
+        finally:
+            staged.unlink(missing_ok=True)
         return True
+
+    def _own(self, kind: str = "") -> Path:
+        """A file beside the lock that nobody else writes; :func:`_nobodys` knows its name."""
+        me = f"{socket.gethostname()}.{os.getpid()}-{threading.get_ident()}"
+        return self.path.with_name(f"{self.path.name}.{me}{kind}")
 
     def _break_stale(self, owner: dict[str, Any] | None) -> None:
         """Move a dead owner's lock aside; put it back if somebody else's came in between."""
-        aside = self.path.with_name(f"{self.path.name}.stale.{os.getpid()}")
+        aside = self._own("-stale")
         try:
             os.rename(self.path, aside)
         except FileNotFoundError:
@@ -213,6 +223,18 @@ def _read_owner(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return owner if isinstance(owner, dict) and {"host", "pid"} <= owner.keys() else None
+
+
+def _nobodys(path: Path) -> bool:
+    """Whether the process is gone that made this file beside a lock (``.lock.host.pid-thread``)."""
+    host, _, who = path.name.removeprefix(f"{LOCK}.").rpartition(".")
+    pid = who.partition("-")[0]
+    if host == socket.gethostname() and pid.isdecimal():
+        return _process_start(int(pid)) is None
+    try:
+        return time.time() - path.stat().st_mtime > STALE_AFTER_S
+    except OSError:
+        return False
 
 
 def _process_start(pid: int) -> str | None:

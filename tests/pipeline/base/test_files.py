@@ -16,7 +16,14 @@ import pytest
 
 from pipeline.base.console import stop_signals_raise
 from pipeline.base.errors import Interrupted, StoreError
-from pipeline.base.files import FolderLock, atomic_write, read_json, sweep_temporaries, write_json
+from pipeline.base.files import (
+    STALE_AFTER_S,
+    FolderLock,
+    atomic_write,
+    read_json,
+    sweep_temporaries,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
@@ -51,6 +58,39 @@ def test_sweeping_takes_temporaries_only(tmp_path: Path) -> None:
     sweep_temporaries(tmp_path)
     left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert left == ["c/0", "tmp", "x.tmp.json"]
+
+
+def test_sweeping_takes_what_the_dead_left_beside_a_lock(tmp_path: Path) -> None:
+    """A part that was killed while it took the lock; one that lives may be taking it right now."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    host = socket.gethostname()
+    mine, far = f".lock.{host}.{os.getpid()}-7", ".lock.far.away.12-7"
+    dead = [f".lock.{host}.{ended.pid}-7", f".lock.{host}.{ended.pid}-7-stale"]
+    old = ".lock.far.away.13-7"
+    for name in (mine, far, old, *dead):
+        (tmp_path / name).write_text("{}")
+    long_ago = time.time() - 2 * STALE_AFTER_S
+    os.utime(tmp_path / old, (long_ago, long_ago))
+    with FolderLock(tmp_path):
+        sweep_temporaries(tmp_path)
+        assert {p.name for p in tmp_path.iterdir()} == {".lock", mine, far}
+
+
+def test_one_that_waits_leaves_nothing_behind(tmp_path: Path) -> None:
+    """However long it waits: it may be killed then."""
+    wait = (
+        "from pathlib import Path; from pipeline.base.files import FolderLock; print(flush=True); "
+        f"FolderLock(Path({str(tmp_path)!r}), patience_s=60).__enter__()"
+    )
+    with FolderLock(tmp_path):
+        process = subprocess.Popen([sys.executable, "-c", wait], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(0.3)
+        process.kill()
+        process.communicate()
+        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
