@@ -18,9 +18,9 @@ from makers import COLUMNS, features, make_notes, same_store, write_midi
 
 from pipeline import rendered
 from pipeline.audio import PIECE_S
+from pipeline.base.config import digest
 from pipeline.base.console import Console
 from pipeline.base.errors import AudioError, CorpusError, UsageError
-from pipeline.base.config import digest
 from pipeline.base.files import sha256_file
 from pipeline.corpora.compositions import overlap
 from pipeline.corpora.recordings import Recording, load_table
