@@ -145,6 +145,7 @@ def _board(board: Board) -> dict[str, Any]:
 def _line(line: Line) -> dict[str, Any]:
     return {
         "arm": line.entry.label,
+        "group": line.entry.runs[0].group,
         "seeds": sorted(line.seeds),
         "rank": line.rank,
         "verdict": str(line.verdict),

@@ -21,6 +21,7 @@ from benchmarks.cells import (
     spread,
 )  # fmt: skip
 from benchmarks.common import RESULTS
+from benchmarks.ranks import rank_correlation
 from benchmarks.tiers import TIERS
 
 Data = dict[str, Any]
@@ -34,7 +35,7 @@ REFERENCE_HOURS = {
 REFERENCE_UPDATES = 30_000
 MANY_ARMS = 3
 NO_MISTAKE = "a model that makes no mistake"
-TIERS_SHOWN = ("gpu", "cpu", "strong")
+TIERS_SHOWN = ("gpu", "cpu", "strong", "strong-rest")
 SHOWN_ANALYSES = ("ablation", "similarity", "sensitivity", "invariance")
 
 
@@ -94,8 +95,11 @@ def _about(data: Data) -> str:
     )
     made = data["campaigns"][0]["updates"]
     updates = " to ".join(f"{n:,}" for n in dict.fromkeys((min(made), max(made))))
+    fonts = ", ".join(f"`{font}`" for font in data["tier"].get("soundfonts", ()))
+    by = f" (`--soundfont` {fonts})" if fonts else ""
     return (
-        f"Store `{store['name']}`, {store['hours']:.1f} h of {data['tier']['audio']} audio: {counts}. "
+        f"Store `{store['name']}`, {store['hours']:.1f} h of {data['tier']['audio']} audio{by}: "
+        f"{counts}. "
         f"{updates} updates a run. {machine(data)}."
     )
 
@@ -106,8 +110,11 @@ def _board(board: Data, of: str = "") -> str:
         row(*"arm,S,95 % interval,drawn,R@1,without copies,seeds,against `d0`".split(",")),
         "|---|--:|---|---|--:|--:|--:|---|",
     ]  # fmt: skip
+    groups = {arm.get("group") for arm in board["arms"]}
     for arm in board["arms"]:
-        name = f"`{arm['arm']}`" + (" (leaks)" if arm["leaks"] else "")
+        group = arm.get("group") if len(groups) > 1 else None  # not all labels say it
+        label = f"{arm['arm'].partition(', ')[0]}, {group}" if group else arm["arm"]
+        name = f"`{label}`" + (" (leaks)" if arm["leaks"] else "")
         lines.append(
             row(
                 name, mean(arm["S"]), interval(arm["interval"]), arm["interval_of"] or "–",
@@ -128,8 +135,8 @@ def _board(board: Data, of: str = "") -> str:
     return "\n".join([title, "", *lines])
 
 
-def _order(order: Data) -> str:
-    lines = [f"Order of the arms against the recorded one ({order['source']}):", ""]
+def _order(order: Data, of: str = "the arms") -> str:
+    lines = [f"Order of {of} against the recorded one ({order['source']}):", ""]
     for name, found in order["by"].items():
         if found["spearman"] is None:
             lines.append(f"* {name.replace('-', ', ')}: all arms score the same.")
@@ -189,6 +196,40 @@ def strong() -> str:
     parts += [*_pictures("strong", "-ablation"), *_tables(data)]
     on_real = _tables(data, "analyses_on_real", ", a real piano")
     return "\n\n".join([*parts, *_pictures("strong", "-invariance"), *on_real])
+
+
+def rest() -> str:
+    """The arms of the paper's that the tier ``strong`` leaves out."""
+    data = of_tier("strong-rest")
+    if data is None:
+        return not_yet("reproduce --tier strong-rest")
+    parts = [_about(data)]
+    if data["real"]:
+        parts.append(_real(data, data["real"]))
+    own = data["campaigns"][-1]
+    boards = {(b["protocol"], b["split"]): b for b in own["boards"]}
+    parts.append(_board(boards["strict", "test"], f": {own['title'].lower()}"))
+    if (known_arms := of_tier("strong")) is not None:
+        parts.append(_order_of_all(known_arms, own))
+    return "\n\n".join(parts)
+
+
+def _order_of_all(strong: Data, rest: Data) -> str:
+    """Arms of the reference's settings in both tiers, on one test split; the first tier's first."""
+    paper = next(c for c in strong["campaigns"] if c["order"])
+    recorded = paper["order"]["recorded"]
+    here: dict[str, float] = {}
+    for campaign in (paper, rest):
+        (board,) = (
+            b for b in campaign["boards"] if (b["protocol"], b["split"]) == ("strict", "test")
+        )
+        for line in board["arms"]:
+            arm, _, group = line["arm"].partition(", ")
+            if line.get("group", group) in ("", "as recorded") and arm in recorded:
+                here.setdefault(arm, statistics.fmean(line["S"]))
+    found = rank_correlation({arm: (S, recorded[arm]) for arm, S in here.items()})
+    order = {"source": paper["order"]["source"], "by": {"strict-test": found}}
+    return _order(order, "the arms of both tiers")
 
 
 def _timbre(data: Data) -> str:

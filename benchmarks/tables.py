@@ -19,7 +19,7 @@ from benchmarks.harder_words import harder
 from benchmarks.method_words import corrections, selection
 from benchmarks.results_words import analyses as scratch_analyses
 from benchmarks.results_words import costs as reproduction_costs
-from benchmarks.results_words import not_run, scratch, strong
+from benchmarks.results_words import not_run, rest, scratch, strong
 from benchmarks.search_words import costs as search_costs
 from benchmarks.search_words import found as search_found
 from benchmarks.speed import evaluation, speed
@@ -308,6 +308,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scratch": scratch,
     "scratch-analyses": scratch_analyses,
     "strong": strong,
+    "strong-rest": rest,
     "harder": harder,
     "corrections": corrections,
     "selection": selection,

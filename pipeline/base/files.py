@@ -123,7 +123,6 @@ class FolderLock:
         self._owner: dict[str, Any] | None = None
 
     def __enter__(self) -> FolderLock:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         me = self._owner = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
@@ -171,11 +170,12 @@ class FolderLock:
         """Take it if it is free. A complete file is linked into place: no reader sees an empty one."""
         if self.path.exists():
             return False
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         staged = self._own()
         try:
             staged.write_text(json.dumps(me))
             os.link(staged, self.path)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # taken, or the folder removed, in between
             return False
         finally:
             staged.unlink(missing_ok=True)

@@ -77,20 +77,38 @@ def test_sweeping_takes_what_the_dead_left_beside_a_lock(tmp_path: Path) -> None
         assert {p.name for p in tmp_path.iterdir()} == {".lock", mine, far}
 
 
+def waiting(folder: Path) -> subprocess.Popen[str]:
+    """A process that waits for the folder's lock, and ends when it has had it."""
+    code = (
+        "from pathlib import Path; from pipeline.base.files import FolderLock; print(flush=True)\n"
+        f"with FolderLock(Path({str(folder)!r}), patience_s=60): pass"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(0.3)
+    return process
+
+
 def test_one_that_waits_leaves_nothing_behind(tmp_path: Path) -> None:
     """However long it waits: it may be killed then."""
-    wait = (
-        "from pathlib import Path; from pipeline.base.files import FolderLock; print(flush=True); "
-        f"FolderLock(Path({str(tmp_path)!r}), patience_s=60).__enter__()"
-    )
     with FolderLock(tmp_path):
-        process = subprocess.Popen([sys.executable, "-c", wait], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(0.3)
+        process = waiting(tmp_path)
         process.kill()
         process.communicate()
         assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_one_that_waits_for_a_folder_that_goes_makes_it_anew(tmp_path: Path) -> None:
+    """As when the holder finds that the folder cannot become a store."""
+    folder = tmp_path / "a"
+    with FolderLock(folder):
+        process = waiting(folder)
+        (folder / ".lock").unlink()
+        folder.rmdir()
+        process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert list(folder.iterdir()) == []
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
