@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import platform
 import resource
 import sys
 from collections.abc import Iterator
@@ -68,6 +69,13 @@ def matmul_precision(precision: Precision) -> Iterator[None]:
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """For the forward pass: bfloat16 where it is safe, if ``precision`` says so."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def is_slow(precision: Precision, device: torch.device) -> bool:
+    """Whether float32 is many times as fast: PyTorch has no bfloat16 for x86 without AVX-512."""
+    without = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    return precision == "bf16" and device.type == "cpu" and x86 and without
 
 
 def no_autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:

@@ -22,7 +22,7 @@ from pipeline.base.files import FolderLock, sha256_file, sweep_temporaries, writ
 from trainer import parallel
 from trainer.cache import ResidentStore
 from trainer.config import RunConfig
-from trainer.devices import deterministic, memory_errors_are_told, pick_device
+from trainer.devices import deterministic, is_slow, memory_errors_are_told, pick_device
 from trainer.embed import embed_split
 from trainer.estimate import check_memory, estimate
 from trainer.fit import FitResult, Report, fit
@@ -89,6 +89,11 @@ def train(
             before = existing.record.get("processes", 1)
             text = (
                 f"begun by {before} processes, gone on with by {processes.count}: dropout differs"
+            )
+            report({"event": "warning", "message": text})
+        if is_slow(plan.config.precision, device):
+            text = (
+                "this processor has no AVX-512: bf16 takes many times as long as --precision fp32"
             )
             report({"event": "warning", "message": text})
         if request.tensorboard:

@@ -198,6 +198,33 @@ def test_a_failed_run_says_so_and_overwrite_starts_anew(request_of):
     assert run.record["attempts"] == 1
 
 
+@pytest.mark.parametrize(
+    ("capability", "machine", "precision", "slow"),
+    [
+        ("AVX2", "x86_64", "bf16", True),
+        ("AVX2", "x86_64", "fp32", False),
+        ("AVX512", "x86_64", "bf16", False),
+        ("DEFAULT", "aarch64", "bf16", False),
+    ],
+)
+def test_bf16_on_a_processor_that_lacks_it_is_told(
+    capability, machine, precision, slow, request_of, monkeypatch
+):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(training_module, "_train", unable)  # where it is told it does take long
+    config = run_config("sound", "d0", **TINY, precision=precision)
+    events: list[dict[str, Any]] = []
+    with pytest.raises(RunError, match="not today"):
+        train(request_of(config=config), score, events.append)
+    told = [e["message"] for e in events if e["event"] == "warning"]
+    assert any("--precision fp32" in message for message in told) == slow
+
+
+def unable(*_: Any) -> None:
+    raise RunError("not today")
+
+
 def test_init_takes_the_base_and_leaves_the_arm_fresh(request_of):
     base = train(request_of(), score)
     config = run_config("sound", "a4", **TINY)
