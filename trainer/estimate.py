@@ -31,7 +31,7 @@ from trainer.devices import available_memory, matmul_precision
 from trainer.model import RetrievalModel, build_model
 
 ATTAINED = 0.4  # of the matrix rate: what training steps of these models reach
-MATRIX = 2048
+MATRIX, SMALL_MATRIX = 2048, 256
 # Autocast does not exist on the meta device: products keep half of float32's bytes, norms all of them.
 KEPT_IN_BF16 = 0.6
 SPARE = 1.15  # allocators round up and keep some
@@ -194,19 +194,30 @@ def meta_batch(model: RetrievalModel, store: Store, size: int, device: torch.dev
 
 
 def matrix_rate(device: torch.device, precision: Precision, seconds: float = 0.3) -> float:
-    """Floating-point operations a second that large matrix products reach here, now."""
+    """Floating-point operations a second that large matrix products reach here, now.
+
+    As large as ``seconds`` allow: a processor without bfloat16 takes minutes for one of the largest.
+    """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    a = torch.randn(MATRIX, MATRIX, device=device, dtype=dtype)
+    whole = torch.randn(MATRIX, MATRIX, device=device, dtype=dtype)
     with matmul_precision(precision), torch.no_grad():
-        rates: list[float] = []
+        size = SMALL_MATRIX
+        _product_s(whole[:size, :size])  # the first of all loads kernels
+        while size < MATRIX and 8 * _product_s(whole[:size, :size]) < seconds:
+            size *= 2
+        took: list[float] = []
         until = time.monotonic() + seconds
-        while len(rates) < 3 or time.monotonic() < until:
-            began = time.monotonic()
-            a @ a
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            rates.append(2 * MATRIX**3 / (time.monotonic() - began))
-    return float(np.median(rates))
+        while len(took) < 3 or time.monotonic() < until:
+            took.append(_product_s(whole[:size, :size]))
+    return 2 * size**3 / float(np.median(took))
+
+
+def _product_s(matrix: Tensor) -> float:
+    began = time.monotonic()
+    matrix @ matrix
+    if matrix.device.type == "cuda":
+        torch.cuda.synchronize(matrix.device)
+    return time.monotonic() - began
 
 
 def _resident_bytes(model: RetrievalModel, store: Store) -> int:
