@@ -74,7 +74,7 @@ TIERS = {
         asked_floors=("cqt", "flux"),
     ),
     "strong-rest": Tier(
-        title="two hours on two cores: two arms of the paper's that strong leaves out, beside its d0",
+        title="an hour on two cores: an arm of the paper's that strong leaves out, beside its d0",
         campaigns=tuple(str(OWN / f"{name}.toml") for name in ("corrected", "paper-rest")),
         tiny=True,
         analyses=(),
