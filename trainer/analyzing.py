@@ -76,8 +76,10 @@ def analyze_runs(
     benches = _benches(paths, split, store_path, device, console, trains=name != ALL)
     subjects: list[Subject] = [*benches, *_floors(baselines, benches[0])]
     total = len(chosen) * len(subjects)
-    floors = f" and {len(subjects) - len(benches)} floors" if baselines else ""
-    with console.progress(f"{name} of {len(benches)} runs{floors}", total) as update:
+    asked = _counted(len(benches), "run")
+    if baselines:
+        asked += f" and {_counted(len(subjects) - len(benches), 'floor')}"
+    with console.progress(f"{name} of {asked}", total) as update:
         found = analyze(chosen, subjects, variants, console.say, update)
     outcomes = [(outcome, draw(outcome, out)) for outcome in found]
     for outcome in found:
@@ -213,6 +215,10 @@ def _benches(
             f"{', '.join(str(p) for p in stores.values())}; to analyse them on one: --store DIR"
         )
     return benches
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def _floors(names: Sequence[str], bench: Bench) -> list[FloorBench]:
