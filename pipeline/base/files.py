@@ -24,6 +24,8 @@ from pipeline.base.unbroken import unbroken
 HEARTBEAT_S = 30.0
 STALE_AFTER_S = 600.0
 LOCK = ".lock"
+POLL_S = 0.05
+GONE_AT_MOST = 200
 
 
 def fsync_dir(folder: Path) -> None:
@@ -153,29 +155,38 @@ class FolderLock:
 
     def _wait_for(self, me: dict[str, Any]) -> None:
         give_up = time.monotonic() + self._patience_s
+        gone = 0  # times in a row that it was neither free nor there: its owner left in between
         while not self._link(me):
-            owner = _read_owner(self.path)
-            if owner is not None and self._alive(owner):
-                if time.monotonic() < give_up:
-                    time.sleep(0.05)
-                    continue
+            content = _content(self.path)
+            owner = _owner(content)
+            gone = gone + 1 if content is None else 0
+            if gone > GONE_AT_MOST:
+                raise StoreError(f"{self.path.parent} cannot be locked: it does not stay there")
+            if content is None:
+                pass
+            elif owner is None or not self._alive(owner):
+                self._break_stale(content)
+                continue
+            elif time.monotonic() >= give_up:
                 raise StoreError(
                     f"{self.path.parent} is being written by process {owner['pid']} on "
                     f"{owner['host']}; wait for it, or stop it, then repeat the command",
                     kind="locked",
                 )
-            self._break_stale(owner)
+            time.sleep(POLL_S)
 
     def _link(self, me: dict[str, Any]) -> bool:
         """Take it if it is free. A complete file is linked into place: no reader sees an empty one."""
         if self.path.exists():
             return False
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         staged = self._own()
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             staged.write_text(json.dumps(me))
             os.link(staged, self.path)
-        except (FileExistsError, FileNotFoundError):  # taken, or the folder removed, in between
+        except FileExistsError:  # a network's first answer may have been lost
+            return self._mine()
+        except FileNotFoundError:  # the folder was removed in between
             return False
         finally:
             staged.unlink(missing_ok=True)
@@ -186,17 +197,19 @@ class FolderLock:
         me = f"{socket.gethostname()}.{os.getpid()}-{threading.get_ident()}"
         return self.path.with_name(f"{self.path.name}.{me}{kind}")
 
-    def _break_stale(self, owner: dict[str, Any] | None) -> None:
+    def _break_stale(self, content: str) -> None:
         """Move a dead owner's lock aside; put it back if somebody else's came in between."""
         aside = self._own("-stale")
         try:
-            os.rename(self.path, aside)
+            if _content(self.path) == content:
+                os.rename(self.path, aside)
+                os.utime(aside)  # the lock's own age would have it swept up
         except FileNotFoundError:
             return
-        if _read_owner(aside) != owner:
-            with contextlib.suppress(FileExistsError):
+        if _content(aside) not in (content, None):
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
                 os.link(aside, self.path)
-        aside.unlink()
+        aside.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
@@ -217,12 +230,27 @@ class FolderLock:
             return False
 
 
-def _read_owner(path: Path) -> dict[str, Any] | None:
+def _content(path: Path) -> str | None:
+    """What a lock file says; None if there is none."""
     try:
-        owner = json.loads(path.read_text())
-    except (OSError, ValueError):
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return None
+
+
+def _owner(content: str | None) -> dict[str, Any] | None:
+    try:
+        owner = json.loads(content or "")
+    except ValueError:
         return None
     return owner if isinstance(owner, dict) and {"host", "pid"} <= owner.keys() else None
+
+
+def _read_owner(path: Path) -> dict[str, Any] | None:
+    try:
+        return _owner(_content(path))
+    except OSError:
+        return None
 
 
 def _nobodys(path: Path) -> bool:

@@ -28,6 +28,7 @@ VERSION = 1  # counts up when rendered samples change: part of a store's identit
 # General MIDI's acoustic, bright and honky-tonk pianos. Not its electric grand (2): where a sample's
 # loop is one period, the synthesiser rounds it to whole samples: high keys are up to a semitone off.
 PIANOS = (0, 1, 3)
+DIGITS = 6  # of what is drawn: last bits differ between machines, and a store's name with them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,7 +148,7 @@ def _draw(key: str, soundfonts: Sequence[SoundFont]) -> Take:
         return np.random.default_rng(int.from_bytes(seed, "little"))
 
     def uniform(name: str, low: float, high: float) -> float:
-        return float(rng(name).uniform(low, high))
+        return round(float(rng(name).uniform(low, high)), DIGITS)
 
     font = soundfonts[int(rng("soundfont").integers(len(soundfonts)))]
     return Take(
@@ -159,8 +160,7 @@ def _draw(key: str, soundfonts: Sequence[SoundFont]) -> Take:
         delay_s=uniform("delay", 0.0, 0.045),
         bass_db=uniform("bass", -6, 6),
         treble_db=uniform("treble", -9, 6),
-        # Rounded: the last bits of a logarithm differ between machines, and a store's name with them.
-        bandwidth_hz=round(4_000 * 2.875 ** rng("bandwidth").uniform(), 3),
+        bandwidth_hz=round(4_000 * 2.875 ** uniform("bandwidth", 0, 1), DIGITS),
         reverb_s=uniform("reverb", 0.2, 1.0),
         wet_db=uniform("wet", -16, 0),
         level_db=uniform("level", -30, -14),

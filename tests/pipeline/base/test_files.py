@@ -77,16 +77,26 @@ def test_sweeping_takes_what_the_dead_left_beside_a_lock(tmp_path: Path) -> None
         assert {p.name for p in tmp_path.iterdir()} == {".lock", mine, far}
 
 
+WAITS = """
+import sys
+from pathlib import Path
+from pipeline.base.files import FolderLock
+class Told(FolderLock):
+    def _link(self, me):
+        taken = super()._link(me)
+        print(taken, flush=True)
+        return taken
+with Told(Path(sys.argv[1]), patience_s=60):
+    pass
+"""
+
+
 def waiting(folder: Path) -> subprocess.Popen[str]:
-    """A process that waits for the folder's lock, and ends when it has had it."""
-    code = (
-        "from pathlib import Path; from pipeline.base.files import FolderLock; print(flush=True)\n"
-        f"with FolderLock(Path({str(folder)!r}), patience_s=60): pass"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    """A process that found the folder locked and waits; it ends when it has had the lock."""
+    command = [sys.executable, "-c", WAITS, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    process.stdout.readline()
-    time.sleep(0.3)
+    assert process.stdout.readline() == "False\n"
     return process
 
 
@@ -104,8 +114,7 @@ def test_one_that_waits_for_a_folder_that_goes_makes_it_anew(tmp_path: Path) -> 
     folder = tmp_path / "a"
     with FolderLock(folder):
         process = waiting(folder)
-        (folder / ".lock").unlink()
-        folder.rmdir()
+        folder.rename(tmp_path / "gone")
         process.communicate(timeout=60)
     assert process.returncode == 0
     assert list(folder.iterdir()) == []
