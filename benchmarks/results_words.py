@@ -181,14 +181,8 @@ def strong() -> str:
     real = data["real"]
     if real:
         parts += [_real(data, real), _left_to_gain(real)]
-    first = data["campaigns"][0]
     for campaign in data["campaigns"]:
-        of = "" if campaign is first else f": {campaign['title'].lower()}"
-        parts += [
-            _board(b, of)
-            for b in campaign["boards"]
-            if (b["protocol"], b["split"]) == ("strict", "test")
-        ]
+        parts.append(_strict_test(campaign, data["campaigns"][0]))
         if campaign["order"]:
             parts.append(_order(campaign["order"]))
     if data.get("timbre"):
@@ -206,23 +200,33 @@ def rest() -> str:
     parts = [_about(data)]
     if data["real"]:
         parts.append(_real(data, data["real"]))
-    own = data["campaigns"][-1]
-    boards = {(b["protocol"], b["split"]): b for b in own["boards"]}
-    parts.append(_board(boards["strict", "test"], f": {own['title'].lower()}"))
+    for campaign in data["campaigns"]:
+        parts.append(_strict_test(campaign, data["campaigns"][0]))
     if (known_arms := of_tier("strong")) is not None:
-        parts.append(_order_of_all(known_arms, own))
-    return "\n\n".join(parts)
+        parts.append(_order_of_all(known_arms, data["campaigns"][-1]))
+    return "\n\n".join(filter(None, parts))
+
+
+def _strict_test(campaign: Data, first: Data) -> str:
+    of = "" if campaign is first else f": {campaign['title'].lower()}"
+    return _board(_strict_test_board(campaign), of)
+
+
+def _strict_test_board(campaign: Data) -> Data:
+    boards = {(b["protocol"], b["split"]): b for b in campaign["boards"]}
+    found: Data = boards["strict", "test"]
+    return found
 
 
 def _order_of_all(strong: Data, rest: Data) -> str:
     """Arms of the reference's settings in both tiers, on one test split; the first tier's first."""
     paper = next(c for c in strong["campaigns"] if c["order"])
     recorded = paper["order"]["recorded"]
+    boards = [_strict_test_board(campaign) for campaign in (paper, rest)]
+    if len({board["arms"][0]["queries"] for board in boards}) > 1:
+        return ""  # other questions
     here: dict[str, float] = {}
-    for campaign in (paper, rest):
-        (board,) = (
-            b for b in campaign["boards"] if (b["protocol"], b["split"]) == ("strict", "test")
-        )
+    for board in boards:
         for line in board["arms"]:
             arm, _, group = line["arm"].partition(", ")
             if line.get("group", group) in ("", "as recorded") and arm in recorded:

@@ -192,3 +192,39 @@ def test_what_choosing_adds_is_told_in_words(
         assert words in told
     added = data["queries_halved"]["both"]["added"]  # type: ignore[index]
     assert f"{added:+.3f}" in told
+
+
+def _campaign(**scores: float) -> dict[str, Any]:
+    """One whose strict test board has these arms; ``a4_high``: the arm a4 of the group high."""
+    lines = []
+    for name, S in scores.items():
+        arm, _, group = name.partition("_")
+        label = f"{arm}, {group}" if group == "high" else arm
+        line = {"arm": label, "S": [S], "queries": 64, "group": group or "as recorded"}
+        lines.append({**line, "R@1": [S], "no_copy_R@1": [S], "seeds": [1], "leaks": False})
+    for line in lines:
+        line |= {"interval": None, "interval_of": None, "against": {}}
+    board = {"protocol": "strict", "split": "test", "arms": lines, "floors": {}}
+    return {"title": "Some", "boards": [board]}
+
+
+def test_the_order_of_arms_in_two_tiers_is_of_one_setting_and_the_same_questions() -> None:
+    order = {"source": "there", "recorded": {"d0": 0.1, "a4": 0.2, "a8": 0.3, "a7x": 0.4}}
+    strong = {
+        "campaigns": [{"order": None}, {**_campaign(d0=0.3, a4=0.5, a4_high=0.9), "order": order}]
+    }
+    rest = _campaign(d0=0.9, a7x=0.7, a8_high=0.1)
+    told = results_words._order_of_all(strong, rest)
+    assert "Spearman +1.00" in told  # d0 of the first, a8 not at all
+    assert "over 3 arms" in told
+    rest["boards"][0]["arms"][0]["queries"] = 32
+    assert results_words._order_of_all(strong, rest) == ""
+
+
+def test_a_board_of_several_groups_names_each_arms() -> None:
+    (board,) = _campaign(d0=0.3, a8_high=0.1)["boards"]
+    told = results_words._board(board)
+    assert "| `d0, as recorded` |" in told
+    assert "| `a8, high` |" in told
+    (board,) = _campaign(d0=0.3, a8=0.1)["boards"]
+    assert "| `a8` |" in results_words._board(board)
