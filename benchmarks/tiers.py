@@ -77,6 +77,7 @@ TIERS = {
         title="an hour on two cores: one more of the paper's arms, beside the corrected d0",
         campaigns=tuple(str(OWN / f"{name}.toml") for name in ("corrected", "paper-rest")),
         tiny=True,
+        analysed=("d0",),
         analyses=(),
     ),
     "gpu": Tier(
