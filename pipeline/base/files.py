@@ -179,9 +179,10 @@ class FolderLock:
         """Take it if it is free. A complete file is linked into place: no reader sees an empty one."""
         if self.path.exists():
             return False
+        with contextlib.suppress(FileExistsError):  # or removed at this very moment
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         staged = self._own()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             staged.write_text(json.dumps(me))
             os.link(staged, self.path)
         except FileExistsError:  # a network's first answer may have been lost
