@@ -18,7 +18,7 @@ from pipeline import parts
 from pipeline.base.config import to_plain
 from pipeline.base.console import Console
 from pipeline.base.errors import ConfigError, StoreError
-from pipeline.base.files import FolderLock, sweep_temporaries, write_json
+from pipeline.base.files import LOCK, FolderLock, sweep_temporaries, write_json
 from pipeline.cluster import Executor, open_executor
 from pipeline.corpora.resolve import Corpus
 from pipeline.parts import parse_part
@@ -155,7 +155,7 @@ def _ours(folder: Path) -> bool:
         return False
     names = {p.name for p in folder.iterdir()}
     return bool(names & {RECORD, JOURNAL}) or all(
-        name.startswith((".lock", parts.FOLDER)) for name in names
+        name.startswith((LOCK, parts.FOLDER)) for name in names
     )
 
 

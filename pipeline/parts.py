@@ -23,7 +23,7 @@ from typing import Any
 
 from pipeline.base.config import digest
 from pipeline.base.errors import CorpusError, StoreError, UsageError
-from pipeline.base.files import FolderLock, read_json, sweep_temporaries, write_json
+from pipeline.base.files import LOCK, FolderLock, read_json, sweep_temporaries, write_json
 from pipeline.store.writer import JOURNAL
 
 FOLDER = ".parts"
@@ -156,5 +156,5 @@ def empty(folder: Path) -> None:
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name == JOURNAL):
         if entry.is_dir():
             shutil.rmtree(entry)
-        elif not entry.name.startswith(".lock"):
+        elif not entry.name.startswith(LOCK):
             entry.unlink()

@@ -162,12 +162,10 @@ class FolderLock:
             gone = gone + 1 if content is None else 0
             if gone > GONE_AT_MOST:
                 raise StoreError(f"{self.path.parent} cannot be locked: it does not stay there")
-            if content is None:
-                pass
-            elif owner is None or not self._alive(owner):
+            if content is not None and (owner is None or not self._alive(owner)):
                 self._break_stale(content)
                 continue
-            elif time.monotonic() >= give_up:
+            if owner is not None and time.monotonic() >= give_up:
                 raise StoreError(
                     f"{self.path.parent} is being written by process {owner['pid']} on "
                     f"{owner['host']}; wait for it, or stop it, then repeat the command",

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.base.errors import MissingExtra, UsageError
-from pipeline.base.files import FolderLock, sweep_temporaries
+from pipeline.base.files import LOCK, FolderLock, sweep_temporaries
 from pipeline.descriptors.contract import Side
 from pipeline.store.reader import Store
 from trainer.retrieval.lags import Comparison
@@ -188,7 +188,7 @@ def _made(out: Path, record: dict[str, Any], *, embedded: int, kept: int, gone: 
 
 def is_lock(path: Path) -> bool:
     """Whether a file is a lock's: a writer's that has just begun, or was killed then."""
-    return path.name.startswith(".lock")
+    return path.name.startswith(LOCK)
 
 
 def _before(out: Path, embedder: Embedder) -> Index | None:
