@@ -74,7 +74,7 @@ TIERS = {
         asked_floors=("cqt", "flux"),
     ),
     "strong-rest": Tier(
-        title="an hour on two cores: one more of the paper's arms, beside the corrected d0",
+        title="two hours on two cores: two more of the paper's arms, beside the corrected d0",
         campaigns=tuple(str(OWN / f"{name}.toml") for name in ("corrected", "paper-rest")),
         tiny=True,
         analysed=("d0",),
