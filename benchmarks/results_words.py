@@ -35,7 +35,8 @@ REFERENCE_HOURS = {
 REFERENCE_UPDATES = 30_000
 MANY_ARMS = 3
 NO_MISTAKE = "a model that makes no mistake"
-TIERS_SHOWN = ("gpu", "cpu", "strong", "strong-rest")
+RESTS = ("strong-rest", "strong-last")  # an arm each
+TIERS_SHOWN = ("gpu", "cpu", "strong", *RESTS)
 SHOWN_ANALYSES = ("ablation", "similarity", "sensitivity", "invariance")
 
 
@@ -194,16 +195,20 @@ def strong() -> str:
 
 def rest() -> str:
     """The arms of the paper's that the tier ``strong`` leaves out."""
-    data = of_tier("strong-rest")
-    if data is None:
-        return not_yet("reproduce --tier strong-rest")
-    parts = [_about(data)]
-    if data["real"]:
-        parts.append(_real(data, data["real"]))
-    for campaign in data["campaigns"]:
-        parts.append(_strict_test(campaign, data["campaigns"][0]))
-    if (known_arms := of_tier("strong")) is not None:
-        parts.append(_order_of_all(known_arms, data["campaigns"][-1]))
+    parts, rests = [], []
+    for tier in RESTS:
+        data = of_tier(tier)
+        if data is None:
+            parts.append(not_yet(f"reproduce --tier {tier}"))
+            continue
+        rests.append(data["campaigns"][-1])
+        parts.append(_about(data))
+        if data["real"]:
+            parts.append(_real(data, data["real"]))
+        for campaign in data["campaigns"]:
+            parts.append(_strict_test(campaign, data["campaigns"][0]))
+    if (known_arms := of_tier("strong")) is not None and rests:
+        parts.append(_order_of_all(known_arms, rests))
     return "\n\n".join(filter(None, parts))
 
 
@@ -218,11 +223,11 @@ def _strict_test_board(campaign: Data) -> Data:
     return found
 
 
-def _order_of_all(strong: Data, rest: Data) -> str:
-    """Arms of the reference's settings in both tiers, on one test split; the first tier's first."""
+def _order_of_all(strong: Data, rests: Sequence[Data]) -> str:
+    """Arms of the reference's settings in these tiers, on one test split; the first tier's first."""
     paper = next(c for c in strong["campaigns"] if c["order"])
     recorded = paper["order"]["recorded"]
-    boards = [_strict_test_board(campaign) for campaign in (paper, rest)]
+    boards = [_strict_test_board(campaign) for campaign in (paper, *rests)]
     if len({board["arms"][0]["queries"] for board in boards}) > 1:
         return ""  # other questions
     here: dict[str, float] = {}
@@ -233,7 +238,7 @@ def _order_of_all(strong: Data, rest: Data) -> str:
                 here.setdefault(arm, statistics.fmean(line["S"]))
     found = rank_correlation({arm: (S, recorded[arm]) for arm, S in here.items()})
     order = {"source": paper["order"]["source"], "by": {"strict-test": found}}
-    return _order(order, "the arms of both tiers")
+    return _order(order, "the arms of these tiers")
 
 
 def _timbre(data: Data) -> str:

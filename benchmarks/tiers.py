@@ -73,13 +73,16 @@ TIERS = {
         on_real=("invariance",),
         asked_floors=("cqt", "flux"),
     ),
-    "strong-rest": Tier(
-        title="two hours on two cores: two more of the paper's arms, beside the corrected d0",
-        campaigns=tuple(str(OWN / f"{name}.toml") for name in ("corrected", "paper-rest")),
-        tiny=True,
-        analysed=("d0",),
-        analyses=(),
-    ),
+    **{
+        f"strong-{which}": Tier(
+            title="an hour on two cores: one more of the paper's arms, beside the corrected d0",
+            campaigns=tuple(str(OWN / f"{name}.toml") for name in ("corrected", f"paper-{which}")),
+            tiny=True,
+            analysed=("d0",),
+            analyses=(),
+        )
+        for which in ("rest", "last")  # a machine that keeps nothing has no time for both
+    },
     "gpu": Tier(
         title="half an hour on an H200: 13 arms at the paper's size, three seeds of the best",
         campaigns=(str(OWN / "scratch.toml"),),
