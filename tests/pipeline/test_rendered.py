@@ -20,7 +20,7 @@ from pipeline import rendered
 from pipeline.audio import PIECE_S
 from pipeline.base.config import digest
 from pipeline.base.console import Console
-from pipeline.base.errors import AudioError, CorpusError, UsageError
+from pipeline.base.errors import AudioError, UsageError
 from pipeline.base.files import sha256_file
 from pipeline.corpora.compositions import overlap
 from pipeline.corpora.recordings import Recording, load_table
@@ -226,36 +226,6 @@ def test_a_split_may_have_a_soundfont_of_its_own(tmp_path: Path) -> None:
     assert takes[2].sha256 != takes[0].sha256
     both = choose_takes(recordings(*map(str, range(40))), [str(other), str(soundfont_path())])
     assert {Path(t.soundfont).name for t in both} == {"other.sf2", "TimGM6mb.sf2"}
-
-
-def with_samples(number: int) -> bytes:
-    """A SoundFont whose zones all name one sample."""
-    content = bytearray(soundfont_path().read_bytes())
-    place = content.index(b"igen") + 8
-    for at in range(place, content.index(b"shdr"), 4):
-        if content[at : at + 2] == b"\x35\0":
-            content[at + 2 : at + 4] = number.to_bytes(2, "little")
-    return bytes(content)
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [(None, "there is no SoundFont"), (b"x" * 100, "not a SoundFont 2"),
-     (b"RIFF\0\0\0\0sfbk" + b"\0" * 40, "presets cannot be read"),
-     (soundfont_path().read_bytes()[:3_000_000], "not a whole SoundFont 2: its presets"),
-     (soundfont_path().read_bytes()[:5_800_000], "not a whole SoundFont 2: its instruments"),
-     (soundfont_path().read_bytes()[:-1], "not a whole SoundFont 2: it is cut off"),
-     (with_samples(65_000), "a zone names a sample that is not there")],
-    ids=["missing", "junk", "empty", "half", "presets alone", "a byte less", "wild zones"],
-)  # fmt: skip
-def test_what_is_no_soundfont_is_said_before_anything_is_built(
-    content: bytes | None, said: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "bad.sf2"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(CorpusError, match=said):
-        choose_takes(recordings("a"), [str(path)])
 
 
 def test_what_the_synthesiser_refuses_is_said_of_the_soundfont(tmp_path: Path) -> None:
