@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pipeline.base.registry import Registry
 from trainer.batch import Tokens
+from trainer.dropout import Dropout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +60,7 @@ class PositionTable(Positions):
         super().__init__(width, options)
         self.rows_1RC = nn.Parameter(torch.empty(1, options.rows, width))
         nn.init.normal_(self.rows_1RC, std=0.02)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Add row ``t`` to token ``t``."""
@@ -80,7 +81,7 @@ class IndexSinusoids(Positions):
     def __init__(self, width: int, options: RowsOptions) -> None:
         super().__init__(width, options)
         self.width, self.rows = width, options.rows
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
         self.register_buffer("table_RC", index_sinusoids(options.rows, width), persistent=False)
 
     def forward(self, tokens: Tokens) -> Tokens:
@@ -102,7 +103,7 @@ class SecondsSinusoids(Positions):
         super().__init__(width, options)
         self.sinusoids = Sinusoids(options)
         self.project = nn.Linear(self.sinusoids.features, width)
-        self.dropout = nn.Dropout(options.dropout)
+        self.dropout = Dropout(options.dropout)
 
     def forward(self, tokens: Tokens) -> Tokens:
         """Add the code of each token's time, then dropout."""

@@ -33,7 +33,7 @@ class EncoderLayer(nn.Module):
         self.linear2 = nn.Linear(config.ffn, config.width)
         self.norm1 = nn.LayerNorm(config.width)
         self.norm2 = nn.LayerNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.ffn_dropout = Dropout(config.ffn_dropout)
 
     def forward(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pipeline.descriptors.contract import Descriptor
 from trainer.batch import Batch
 from trainer.config import MechanismsConfig
+from trainer.dropout import Dropout
 from trainer.mechanisms.contract import EVERY_AXIS, MECHANISMS, Host, Mechanism, PairLoss
 
 
@@ -53,7 +54,7 @@ class AuxiliaryLoss(Mechanism):
             nn.Linear(self.source.width, hidden),
             nn.LayerNorm(hidden),
             nn.ReLU(),
-            nn.Dropout(options.dropout),
+            Dropout(options.dropout),
             nn.Linear(hidden, hidden),
             nn.LayerNorm(hidden),
             nn.ReLU(),
