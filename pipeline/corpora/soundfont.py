@@ -119,11 +119,10 @@ def synthesizer_of(soundfont: Path, sample_rate: int, sha256: str | None = None)
         path = Path(folder) / soundfont.name
         path.write_bytes(with_zone_roots(content))
         try:
-            synthesizer = load_symusic().Synthesizer(str(path), sample_rate, 0)
-        except RuntimeError as error:
-            said = f"{soundfont}: the synthesiser cannot read it ({error})"
+            yield load_symusic().Synthesizer(str(path), sample_rate, 0)
+        except (RuntimeError, MemoryError) as error:
+            said = f"{soundfont}: the synthesiser cannot play it ({error})"
             raise AudioError(said, kind="soundfont") from None
-        yield synthesizer
 
 
 def _played(

@@ -22,7 +22,7 @@ from pipeline.base.errors import CorpusError, UsageError
 from pipeline.base.files import sha256_file
 from pipeline.corpora.recordings import SPLITS, Recording
 from pipeline.corpora.soundfont import soundfont_path
-from pipeline.corpora.soundfont_zones import read_presets, with_zone_roots
+from pipeline.corpora.soundfont_tables import read_tables
 
 VERSION = 1  # counts up when rendered samples change: part of a store's identity
 # General MIDI's acoustic, bright and honky-tonk pianos. Not its electric grand (2): where a sample's
@@ -128,13 +128,12 @@ def read_soundfont(path: Path) -> SoundFont:
     if not path.is_file():
         raise CorpusError(f"there is no SoundFont {path}", kind="soundfont")
     try:
-        content = path.read_bytes()
-        presets = read_presets(content)
-        with_zone_roots(content)  # what rendering will do
+        tables = read_tables(path.read_bytes())
+        programs = sorted(program for bank, program in tables.presets() if bank == 0)
+        pianos = tuple(p for p in programs if p in PIANOS) or tuple(programs[:1])
+        tables.check(pianos)
     except CorpusError as error:
         raise CorpusError(f"{path}: {error}", kind="soundfont") from None
-    programs = sorted(program for bank, program in presets if bank == 0)
-    pianos = tuple(p for p in programs if p in PIANOS) or tuple(programs[:1])
     if not pianos:
         raise CorpusError(f"{path}: holds no instrument in bank 0", kind="soundfont")
     return SoundFont(path=path, sha256=sha256_file(path), programs=pianos)

@@ -232,7 +232,7 @@ def test_what_the_synthesiser_refuses_is_said_of_the_soundfont(tmp_path: Path) -
     path = tmp_path / "odd.sf2"
     path.write_bytes(soundfont_path().read_bytes().replace(b"INFO", b"ODDS", 1))
     (how,) = choose_takes(recordings("a"), [str(path)])
-    with pytest.raises(AudioError, match=r"odd\.sf2: the synthesiser cannot read it"):
+    with pytest.raises(AudioError, match=r"odd\.sf2: the synthesiser cannot play it"):
         heard(performance([(0.5, 1.5, 60, 90)]), how)
 
 

@@ -12,60 +12,84 @@ import pytest
 
 from pipeline.base.errors import CorpusError
 from pipeline.corpora.recordings import Recording
-from pipeline.corpora.soundfont import soundfont_path
-from pipeline.corpora.soundfont_tables import COMPRESSED, SAMPLE, SAMPLE_MODES, read_tables
+from pipeline.corpora.soundfont import soundfont_path, synthesizer_of, tone_of
+from pipeline.corpora.soundfont_tables import (
+    BAG,
+    GENERATOR,
+    MODES,
+    RECORDS,
+    SAMPLE,
+    SoundFontTables,
+    read_tables,
+)
 from pipeline.corpora.soundfont_zones import with_zone_roots
 from pipeline.corpora.takes import choose_takes, read_soundfont
+from pipeline.rendered import AUDIBLE_DB
 
 GOOD = soundfont_path().read_bytes()
 
 
-def changed(table: str, record: int, field: str, value: int) -> bytes:
+def changed(table: str, record: int, **fields: int) -> bytes:
     content = bytearray(GOOD)
-    read_tables(content)[table][field][record] = value
+    for field, value in fields.items():
+        read_tables(content).of[table][field][record] = value
     return bytes(content)
 
 
-def with_generators(kind: int, new_kind: int, amount: int) -> bytes:
-    """All of a kind replaced by another."""
+def with_generators(kind: int, *new: int) -> bytes:
+    """All of a kind replaced by another kind and amount."""
     content = bytearray(GOOD)
-    generators = read_tables(content)["igen"]
-    generators[generators["kind"] == kind] = (new_kind, amount)
+    generators = read_tables(content).of["igen"]
+    generators[generators["kind"] == kind] = new
     return bytes(content)
 
 
-def with_size(table: bytes, size: int) -> bytes:
+def with_headers(content: bytes = GOOD, **fields: int) -> bytes:
+    """All samples' headers."""
+    out = bytearray(content)
+    for field, value in fields.items():
+        read_tables(out).of["shdr"][field] = value
+    return bytes(out)
+
+
+def with_bytes(chunk: bytes, before: int, *words: int) -> bytes:
     content = bytearray(GOOD)
-    struct.pack_into("<I", content, GOOD.index(table) + 4, size)
+    struct.pack_into(f"<{len(words)}I", content, GOOD.index(chunk) + 8 - before, *words)
     return bytes(content)
 
 
-def last_of(table: str) -> int:
-    return len(read_tables(GOOD)[table]) - 1
+def n_records(table: str) -> int:
+    return len(read_tables(GOOD).of[table])
 
 
+NO_PART, NO_LOOP = "plays what is no part of the samples", "loops where it does not play"
+FINE_TUNE = 52  # in every zone of a piano
 DAMAGED = {
     "missing": (None, "there is no SoundFont"),
     "junk": (b"x" * 100, "not a SoundFont 2"),
-    "empty": (b"RIFF\0\0\0\0sfbk" + b"\0" * 40, "cut off before the end of phdr"),
-    "half": (GOOD[:3_000_000], "cut off before the end of phdr"),
+    "empty": (b"RIFF\0\0\0\0sfbk" + b"\0" * 40, "cut off before the end of ifil"),
+    "half": (GOOD[:3_000_000], "cut off before the end of smpl"),
     "presets alone": (GOOD[:5_800_000], "cut off before the end of ibag"),
     "a byte less": (GOOD[:-1], "cut off before the end of shdr"),
-    "half a record": (with_size(b"phdr", 39), "phdr holds no whole records"),
-    "no record": (with_size(b"imod", 0), "imod holds no whole records"),
-    "preset": (changed("phdr", -1, "bag", 60_000), "phdr names what pbag does not have"),
-    "backwards": (changed("inst", 3, "bag", 0), "inst names what ibag does not have"),
-    "modulators": (changed("ibag", -1, "modulator", 9_999), "ibag names what imod does not have"),
+    "version": (with_bytes(b"ifil", 0, 4), "version 4; only 2 and 3"),
+    "half a record": (with_bytes(b"shdr", 4, 47), "shdr holds no whole records"),
+    "no record": (with_bytes(b"shdr", 4, 0), "shdr holds no whole records"),
+    "preset": (changed("phdr", -1, bag=60_000), "phdr names what pbag does not have"),
+    "preset by one": (changed("phdr", -1, bag=n_records("pbag")), "phdr names what pbag does"),
+    "backwards": (changed("inst", 3, bag=0), "inst names what ibag does not have"),
+    "modulators": (changed("ibag", -1, modulator=9_999), "ibag names what imod does not have"),
     "samples": (with_generators(SAMPLE, SAMPLE, 65_000), "igen names what shdr does not have"),
     "end of samples": (
-        with_generators(SAMPLE, SAMPLE, last_of("shdr")), "igen names what shdr does not have",
+        with_generators(SAMPLE, SAMPLE, n_records("shdr") - 1), "igen names what shdr does not have",
     ),
-    "generators": (with_generators(SAMPLE_MODES, 61, 0), "igen holds a generator that does not"),
-    "modes": (with_generators(SAMPLE_MODES, SAMPLE_MODES, 4), "igen holds a generator that does not"),
-    "past the sound": (with_generators(SAMPLE_MODES, 4, 999), "plays what is no part of the samples"),
-    "ends first": (with_generators(SAMPLE_MODES, 12, 0x8000), "plays what is no part of the samples"),
-    "before it": (with_generators(SAMPLE_MODES, 4, 0xFFFF), "plays what is no part of the samples"),
-    "empty sample": (changed("shdr", 0, "end", 0), "plays what is no part of the samples"),
+    "starts late": (with_generators(FINE_TUNE, 4, 999), NO_PART),
+    "starts early": (with_generators(FINE_TUNE, 4, 0x8000), NO_PART),
+    "ends first": (with_generators(FINE_TUNE, 12, 0x8000), NO_PART),
+    "ends late": (with_headers(end=20_000_000), NO_PART),
+    "empty loop": (with_headers(loop_start=900_000, loop_end=900_000), NO_LOOP),
+    "loop elsewhere": (with_headers(loop_start=0, loop_end=1), NO_LOOP),
+    "no rate": (with_headers(rate=0), "a sample of 0 Hz"),
+    "rate": (with_headers(rate=65_536), "a sample of 65536 Hz"),
 }  # fmt: skip
 
 
@@ -89,20 +113,68 @@ def test_it_is_said_before_anything_is_built(tmp_path: Path) -> None:
         choose_takes([recording], [str(tmp_path / "none.sf2")])
 
 
-def test_places_of_compressed_samples_are_no_frames() -> None:
-    """There they are bytes of what is compressed (sf3)."""
-    content = bytearray(GOOD)
-    headers = read_tables(content)["shdr"]
-    headers["type"] |= COMPRESSED
-    headers["end"][0] = headers["start"][0]
-    read_tables(content)
+def piano_zones(tables: SoundFontTables) -> list[dict[int, int]]:
+    return [zone for number in tables.instruments([0]) for zone in tables.zones(number)]
+
+
+def test_only_what_is_played_has_to_be_right(tmp_path: Path) -> None:
+    """An empty sample of an instrument that nobody asked for is no reason to refuse the others."""
+    played = {zone[SAMPLE] for zone in piano_zones(read_tables(GOOD))}
+    tables = read_tables(content := bytearray(GOOD))
+    for sample in set(range(len(tables.of["shdr"]))) - played:
+        tables.of["shdr"]["end"][sample] = 0
+    tables.check([0])
+    (path := tmp_path / "other.sf2").write_bytes(content)
+    with synthesizer_of(path, 24_000) as synthesizer:
+        assert abs(tone_of(synthesizer, 0, 60, 24_000, AUDIBLE_DB)).max() > 0
+    with pytest.raises(CorpusError, match=NO_PART):
+        tables.check([40])
+
+
+def test_places_of_compressed_samples_are_bytes() -> None:
+    """And loops are places in what is compressed."""
+    compressed = with_bytes(b"ifil", 0, 3)
+    read_tables(compressed).check([0])
+    read_tables(with_headers(compressed, start=5_000_000, end=5_000_001, loop_start=0)).check([0])
+    with pytest.raises(CorpusError, match=NO_PART):
+        read_tables(with_headers(compressed, end=5_787_217)).check([0])
+
+
+def test_a_first_zone_without_a_sample_is_for_all_and_what_follows_a_sample_is_ignored() -> None:
+    def zones(*of: list[tuple[int, int]]) -> list[dict[int, int]]:
+        starts = np.cumsum([0, *map(len, of)])
+        bags = np.array([(start, 0) for start in starts], BAG)
+        instruments = np.zeros(2, RECORDS["inst"])
+        instruments["bag"] = 0, len(of)
+        generators = np.array([pair for zone in of for pair in zone], GENERATOR)
+        tables = {"inst": instruments, "ibag": bags, "igen": generators}
+        return list(SoundFontTables(version=2, sample_bytes=0, of=tables).zones(0))
+
+    assert zones([(4, 7), (5, 8)], [(5, 9), (SAMPLE, 1), (6, 1)], [(SAMPLE, 2)]) == [
+        {4: 7, 5: 9, SAMPLE: 1},
+        {4: 7, 5: 8, SAMPLE: 2},
+    ]
+    assert zones([(SAMPLE, 1)], [(4, 7)], [(SAMPLE, 2)]) == [{SAMPLE: 1}, {SAMPLE: 2}]
+    assert zones([]) == []
 
 
 def test_a_whole_soundfont_is_as_it_was_but_for_its_roots() -> None:
     found = with_zone_roots(GOOD)
-    a, b = (read_tables(content)["shdr"] for content in (GOOD, found))
+    a, b = (read_tables(content).of["shdr"] for content in (GOOD, found))
     other = np.frombuffer(GOOD, np.uint8) != np.frombuffer(found, np.uint8)
     assert 0 < np.count_nonzero(other) == np.count_nonzero(a["root"] != b["root"])
+
+
+def test_what_readers_shall_ignore_is_no_damage(tmp_path: Path) -> None:
+    """Generators that do not exist, spare bits of modes, a sample without pitch."""
+    content = with_headers(with_generators(FINE_TUNE, 61, 9), root=255)
+    generators = read_tables(content := bytearray(content)).of["igen"]
+    generators["amount"][generators["kind"] == MODES] |= 0x7F8
+    (path := tmp_path / "odd.sf2").write_bytes(content)
+    font = read_soundfont(path)
+    with synthesizer_of(path, 24_000) as synthesizer:
+        for program in font.programs:
+            assert abs(tone_of(synthesizer, program, 60, 24_000, AUDIBLE_DB)).max() > 0
 
 
 TRIALS = r"""
@@ -111,6 +183,7 @@ from pathlib import Path
 from pipeline.base.errors import XmodalError
 from pipeline.corpora.soundfont import soundfont_path, synthesizer_of, tone_of
 from pipeline.corpora.takes import read_soundfont
+from pipeline.rendered import AUDIBLE_DB
 good, path, draw = soundfont_path().read_bytes(), Path(sys.argv[1]), random.Random(7)
 tables = [b"phdr", b"pbag", b"pgen", b"inst", b"ibag", b"igen", b"shdr"]
 played = refused = 0
@@ -126,7 +199,7 @@ for _ in range(60):
         font = read_soundfont(path)
         with synthesizer_of(path, 24_000) as synthesizer:
             for key in (30, 60, 90):
-                tone_of(synthesizer, font.programs[0], key, 24_000, -6)
+                tone_of(synthesizer, font.programs[0], key, 24_000, AUDIBLE_DB)
         played += 1
     except XmodalError:
         refused += 1
