@@ -28,8 +28,8 @@ from trainer.ordering import batch_order
 RECORDINGS, MINUTES, NOTES, RATE = 4, 10, 5_900, 44_100
 WORKERS = 8  # of the reference's loader
 PAPER_CAP = 100
-# 30 epochs of 1,000 batches of 16; 962 recordings of MAESTRO's training split, capped (method 1, 5).
-PAPER_PASSES = 30 * 1000 * 16 / (962 * PAPER_CAP)
+PAPER_SEGMENTS = 962 * PAPER_CAP  # of MAESTRO's training split, at most (method 1)
+PAPER_PASSES = 30 * 1000 * 16 / PAPER_SEGMENTS  # epochs, batches (method 5)
 
 
 @cache
@@ -87,9 +87,9 @@ def bench_end_to_end(
     """Median milliseconds of a step with its batch, ours and the reference's way.
 
     ``kept``: with the frozen front end's tokens kept, over the whole of the paper's run: it sees every
-    segment ``passes`` times, of which the first makes the tokens (``first``) and the others have them
-    (``again``). ``bf16``: on a CPU that has it, the same with products in bfloat16, as on a GPU
-    everything is.
+    segment ``passes`` times on average, of which the first makes the tokens (``first``) and the others
+    have them (``again``); those of all its segments would take ``kept_bytes``. ``bf16``: on a CPU that
+    has it, the same with products in bfloat16, as on a GPU everything is.
     """
     store = store_of(folder)
     trainer = Trainer("paper", size, arm, device, precision, compiled)
@@ -109,7 +109,7 @@ def bench_end_to_end(
     bf16_s = None
     if device.type == "cpu" and not is_slow("bf16", device):
         bf16_s = step_s(Trainer("paper", size, arm, device, "bf16", compiled), 0, ours)
-    first_s = again_s = kept_s = None
+    first_s = again_s = kept_s = kept_bytes = None
     if size == "tiny":  # at base it is for corpora far smaller than the paper's
         one_pass = len(resident) // count
         uses = int(PAPER_PASSES * len(resident))
@@ -117,6 +117,9 @@ def bench_end_to_end(
             raise SystemExit("tokens are not kept: too little memory is free")
         first_s = step_s(trainer, 0, one_pass)
         again_s = step_s(trainer, one_pass, one_pass + ours)
+        tokens_BTC = resident.batch(np.arange(1)).tokens_BTC
+        assert tokens_BTC is not None
+        kept_bytes = tokens_BTC.nbytes * PAPER_SEGMENTS
         kept_s = (first_s + (PAPER_PASSES - 1) * again_s) / PAPER_PASSES
 
     root = recordings(folder).parent
@@ -153,6 +156,7 @@ def bench_end_to_end(
         "workers": WORKERS,
         "batch_size": count,
         "passes": PAPER_PASSES,
+        "kept_bytes": kept_bytes,
     }
 
 

@@ -195,18 +195,21 @@ def strong() -> str:
 
 def rest() -> str:
     """The arms of the paper's that the tier ``strong`` leaves out."""
-    parts, rests = [], []
+    parts: list[str] = []
+    rests: list[Data] = []
     for tier in RESTS:
         data = of_tier(tier)
         if data is None:
             parts.append(not_yet(f"reproduce --tier {tier}"))
             continue
-        rests.append(data["campaigns"][-1])
-        parts.append(_about(data))
+        first, rest = data["campaigns"]
+        arms = ", ".join(f"`{arm['arm']}`" for arm in _strict_test_board(rest)["arms"])
+        parts += [f"#### {arms}", _about(data)]
         if data["real"]:
             parts.append(_real(data, data["real"]))
-        for campaign in data["campaigns"]:
-            parts.append(_strict_test(campaign, data["campaigns"][0]))
+        # What is not rest is the same campaign in every tier.
+        parts += [_strict_test(c, first) for c in (first, rest)[bool(rests) :]]
+        rests.append(rest)
     if (known_arms := of_tier("strong")) is not None and rests:
         parts.append(_order_of_all(known_arms, rests))
     return "\n\n".join(filter(None, parts))

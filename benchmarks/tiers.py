@@ -75,13 +75,13 @@ TIERS = {
     ),
     **{
         f"strong-{which}": Tier(
-            title="an hour on two cores: one more of the paper's arms, beside the corrected d0",
+            title=f"two hours on two cores: the paper's {arm}, beside the corrected d0",
             campaigns=tuple(str(OWN / f"{name}.toml") for name in ("corrected", f"paper-{which}")),
             tiny=True,
             analysed=("d0",),
             analyses=(),
         )
-        for which in ("rest", "last")  # a machine that keeps nothing has no time for both
+        for which, arm in (("rest", "a7x"), ("last", "d4r"))  # a queue may have no time for both
     },
     "gpu": Tier(
         title="half an hour on an H200: 13 arms at the paper's size, three seeds of the best",
