@@ -214,11 +214,11 @@ def test_the_order_of_arms_in_two_tiers_is_of_one_setting_and_the_same_questions
         "campaigns": [{"order": None}, {**_campaign(d0=0.3, a4=0.5, a4_high=0.9), "order": order}]
     }
     rest = _campaign(d0=0.9, a7x=0.7, a8_high=0.1)
-    told = results_words._order_of_all(strong, rest)
+    told = results_words._order_of_all(strong, [rest])
     assert "Spearman +1.00" in told  # d0 of the first, a8 not at all
     assert "over 3 arms" in told
     rest["boards"][0]["arms"][0]["queries"] = 32
-    assert results_words._order_of_all(strong, rest) == ""
+    assert results_words._order_of_all(strong, [rest]) == ""
 
 
 def test_a_board_of_several_groups_names_each_arms() -> None:

@@ -53,7 +53,8 @@ def check_drift(
     Raises
     ------
     TrainingError
-        (kind ``no-drift``) naming what stood still: relative change below 1e-6.
+        (kind ``no-drift``) naming what stood still: relative change below 1e-6, or none at all of a
+        single number, which may have been moved there and back (InfoNCE's scale in a short epoch).
     """
     parts: dict[str, list[str]] = {}
     for group in optimizer.param_groups:
@@ -69,7 +70,9 @@ def check_drift(
             before = start[name].double()
             moved += float((now[name].detach().cpu().double() - before).square().sum())
             size += float(before.square().sum())
-        if math.sqrt(moved) < LEAST_DRIFT * max(math.sqrt(size), 1e-12):
+        single = sum(start[name].numel() for name in names) == 1
+        least = 0.0 if single else LEAST_DRIFT * math.sqrt(size)
+        if math.sqrt(moved) <= least:
             raise TrainingError(
                 f"{part} did not move in the first epoch: no gradient reaches it", kind="no-drift"
             )

@@ -326,6 +326,20 @@ def test_a_part_that_stands_still_is_named(make_config):
         check_drift(optimizer, model, start)
 
 
+def test_a_single_number_may_come_back_to_nearly_where_it_was(make_config):
+    model = build_model(make_config("sound", "d0"))
+    optimizer = build_optimizer(model, model.config.optimizer)
+    start = {n: p.detach().clone() for n, p in model.state_dict().items()}
+    for parameter in model.parameters():
+        parameter.data += 1e-3
+    scale = model.loss.log_scale
+    scale.data = torch.nextafter(start["loss.log_scale"], torch.tensor(9.0))
+    check_drift(optimizer, model, start)
+    scale.data = start["loss.log_scale"].clone()
+    with pytest.raises(TrainingError, match="loss did not move"):
+        check_drift(optimizer, model, start)
+
+
 def test_metrics_hold_no_clock(store, tmp_path):
     train(
         store, tmp_path, small("d0", budget={"epochs": 1, "batches_per_epoch": 1, "batch_size": 8})
