@@ -97,7 +97,7 @@ def bench_end_to_end(
     resident = ResidentStore(store, "train", trainer.model.reads(), device, segments="all")
 
     def step_s(trainer: Trainer, first: int, end: int) -> float:
-        """Of these steps, without the five that warm up: their batches come before."""
+        """The median of these steps but the first five, which warm up."""
         times = []
         for step in range(first, end):
             began = now(device)

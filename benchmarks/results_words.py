@@ -207,8 +207,9 @@ def rest() -> str:
         parts += [f"#### {arms}", _about(data)]
         if data["real"]:
             parts.append(_real(data, data["real"]))
-        # What is not rest is the same campaign in every tier.
-        parts += [_strict_test(c, first) for c in (first, rest)[bool(rests) :]]
+        if not rests:  # the first campaign is the same in every tier
+            parts.append(_strict_test(first, first))
+        parts.append(_strict_test(rest, first))
         rests.append(rest)
     if (known_arms := of_tier("strong")) is not None and rests:
         parts.append(_order_of_all(known_arms, rests))

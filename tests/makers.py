@@ -20,8 +20,9 @@ import soundfile
 
 from pipeline.base.console import Console
 from pipeline.build import BuildConfig, BuildResult, build
-from pipeline.corpora.recordings import load_table
+from pipeline.corpora.recordings import Recording, load_table
 from pipeline.corpora.resolve import Corpus
+from pipeline.corpora.soundfont import soundfont_path
 
 COLUMNS = (
     "canonical_composer",
@@ -301,3 +302,24 @@ def size_of(folder: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
+
+
+def recordings_named(*names: str, split: str = "train") -> list[Recording]:
+    """Rows of a corpus table whose files nobody needs."""
+    return [
+        Recording(
+            recording=i, key=name, composer="C", title=name, composition=name, split=split,
+            year=2000, duration_s=9.0, audio_path=f"{name}.wav", midi_path=f"{name}.mid", extra={},
+        )
+        for i, name in enumerate(names)
+    ]  # fmt: skip
+
+
+def other_soundfont(folder: Path) -> Path:
+    """The same instruments; another name and content."""
+    path = folder / "other.sf2"
+    content = bytearray(soundfont_path().read_bytes())
+    place = content.index(b"smpl") + 8
+    content[place : place + 2] = bytes(b ^ 1 for b in content[place : place + 2])
+    path.write_bytes(content)
+    return path

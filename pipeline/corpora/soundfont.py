@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import AudioError, CorpusError, MissingExtra
-from pipeline.corpora.soundfont_zones import with_zone_roots
+from pipeline.corpora.soundfont_zones import as_synthesised
 
 Tone = NDArray[np.float32]
 
@@ -117,7 +117,7 @@ def synthesizer_of(soundfont: Path, sample_rate: int, sha256: str | None = None)
         raise AudioError(f"{soundfont}: changed while it was used", kind="soundfont")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / soundfont.name
-        path.write_bytes(with_zone_roots(content))
+        path.write_bytes(as_synthesised(content))
         try:
             yield load_symusic().Synthesizer(str(path), sample_rate, 0)
         except (RuntimeError, MemoryError) as error:

@@ -18,8 +18,10 @@ HIGHEST_KEY, USUAL_ROOT = 127, 60
 NO_ROOT = 255
 
 
-def with_zone_roots(content: bytes) -> bytes:
+def as_synthesised(content: bytes) -> bytes:
     """The same SoundFont, every sample's header naming the root key that its zones play it by.
+
+    And without what a reader shall ignore.
 
     Raises
     ------

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.base.errors import CorpusError, UsageError
-from pipeline.base.files import sha256_file
 from pipeline.corpora.recordings import SPLITS, Recording
 from pipeline.corpora.soundfont import soundfont_path
 from pipeline.corpora.soundfont_tables import read_tables
@@ -128,7 +127,8 @@ def read_soundfont(path: Path) -> SoundFont:
     if not path.is_file():
         raise CorpusError(f"there is no SoundFont {path}", kind="soundfont")
     try:
-        tables = read_tables(path.read_bytes())
+        content = path.read_bytes()
+        tables = read_tables(content)
         programs = sorted(program for bank, program in tables.presets() if bank == 0)
         pianos = tuple(p for p in programs if p in PIANOS) or tuple(programs[:1])
         tables.check(pianos)
@@ -136,7 +136,7 @@ def read_soundfont(path: Path) -> SoundFont:
         raise CorpusError(f"{path}: {error}", kind="soundfont") from None
     if not pianos:
         raise CorpusError(f"{path}: holds no instrument in bank 0", kind="soundfont")
-    return SoundFont(path=path, sha256=sha256_file(path), programs=pianos)
+    return SoundFont(path=path, sha256=hashlib.sha256(content).hexdigest(), programs=pianos)
 
 
 def _draw(key: str, soundfonts: Sequence[SoundFont]) -> Take:

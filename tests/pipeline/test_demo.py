@@ -27,7 +27,7 @@ from pipeline.corpora.performers import PERFORMERS, perform
 from pipeline.corpora.rendering import Performance, clip_restrikes, midi_bytes, sounding_ends
 from pipeline.corpora.scores import Excerpt, ScoreNote, lay_out
 from pipeline.corpora.soundfont import play
-from pipeline.corpora.soundfont_zones import with_zone_roots
+from pipeline.corpora.soundfont_zones import as_synthesised
 
 
 def shortened(key: str, quarters: float) -> Recording:
@@ -429,7 +429,7 @@ def test_every_key_sounds_at_its_pitch(program: int, highest: int) -> None:
 
 def test_roots_are_written_where_all_zones_of_a_sample_agree() -> None:
     content = soundfont.soundfont_path().read_bytes()
-    changed = with_zone_roots(content)
+    changed = as_synthesised(content)
     assert len(changed) == len(content)
     places = np.flatnonzero(np.frombuffer(content, np.uint8) != np.frombuffer(changed, np.uint8))
     headers = content.rindex(b"shdr") + 8
@@ -437,6 +437,6 @@ def test_roots_are_written_where_all_zones_of_a_sample_agree() -> None:
     assert set((places - headers) % 46) == {40}
     piano = content.index(b"Piano Db3\0", headers)
     assert (content[piano + 40], changed[piano + 40]) == (60, 80)
-    assert with_zone_roots(changed) == changed
+    assert as_synthesised(changed) == changed
     with pytest.raises(CorpusError, match="not a whole SoundFont"):
-        with_zone_roots(b"RIFF\x00\x00\x00\x00sfbk")
+        as_synthesised(b"RIFF\x00\x00\x00\x00sfbk")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import dataclasses
 import json
 import os
 import shutil
@@ -14,16 +13,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from makers import COLUMNS, features, make_notes, same_store, write_midi
+from makers import (
+    COLUMNS,
+    features,
+    make_notes,
+    other_soundfont,
+    recordings_named,
+    same_store,
+    write_midi,
+)
 
 from pipeline import rendered
 from pipeline.audio import PIECE_S
-from pipeline.base.config import digest
 from pipeline.base.console import Console
-from pipeline.base.errors import AudioError, UsageError
+from pipeline.base.errors import AudioError
 from pipeline.base.files import sha256_file
 from pipeline.corpora.compositions import overlap
-from pipeline.corpora.recordings import Recording, load_table
+from pipeline.corpora.recordings import load_table
 from pipeline.corpora.soundfont import soundfont_path
 from pipeline.corpora.takes import PIANOS, Take, choose_takes, read_soundfont
 from pipeline.midi import Performance
@@ -178,80 +184,9 @@ def test_more_than_there_is_is_an_error() -> None:
         heard(what, take(), end + 1)
 
 
-# --- takes
-
-
-def recordings(*names: str, split: str = "train") -> list[Recording]:
-    return [
-        Recording(
-            recording=i, key=name, composer="C", title=name, composition=name, split=split,
-            year=2000, duration_s=9.0, audio_path=f"{name}.wav", midi_path=f"{name}.mid", extra={},
-        )
-        for i, name in enumerate(names)
-    ]  # fmt: skip
-
-
-def test_a_take_depends_on_the_recording_alone() -> None:
-    a, b = choose_takes(recordings("a", "b"), [])
-    assert choose_takes(recordings("x", "b", "a"), [])[1:] == (b, a)
-    for field in dataclasses.fields(Take):
-        if field.name not in ("soundfont", "sha256", "program"):
-            assert getattr(a, field.name) != getattr(b, field.name), field.name
-    many = choose_takes(recordings(*map(str, range(60))), [])
-    assert {t.program for t in many} == set(PIANOS)
-    assert a.identity == {**a.identity, "soundfont": None}  # wherever it lies
-
-
-def test_a_take_is_the_same_on_every_machine() -> None:
-    """A store's name holds it: no last bit of a logarithm may be in it."""
-    (take,) = choose_takes(recordings("a"), [])
-    assert digest({**take.identity, "sha256": None}) == "a6683be6325d"
-
-
-def other_soundfont(folder: Path) -> Path:
-    """The same instruments; another name and content."""
-    path = folder / "other.sf2"
-    content = bytearray(soundfont_path().read_bytes())
-    place = content.index(b"smpl") + 8
-    content[place : place + 2] = bytes(b ^ 1 for b in content[place : place + 2])
-    path.write_bytes(content)
-    return path
-
-
-def test_a_split_may_have_a_soundfont_of_its_own(tmp_path: Path) -> None:
-    other = other_soundfont(tmp_path)
-    rows = [*recordings("a", "b"), *recordings("c", split="test")]
-    takes = choose_takes(rows, [f"test={other}"])
-    assert [Path(t.soundfont).name for t in takes] == ["TimGM6mb.sf2"] * 2 + ["other.sf2"]
-    assert takes[2].sha256 != takes[0].sha256
-    both = choose_takes(recordings(*map(str, range(40))), [str(other), str(soundfont_path())])
-    assert {Path(t.soundfont).name for t in both} == {"other.sf2", "TimGM6mb.sf2"}
-
-
-def test_what_the_synthesiser_refuses_is_said_of_the_soundfont(tmp_path: Path) -> None:
-    path = tmp_path / "odd.sf2"
-    path.write_bytes(soundfont_path().read_bytes().replace(b"INFO", b"ODDS", 1))
-    (how,) = choose_takes(recordings("a"), [str(path)])
-    with pytest.raises(AudioError, match=r"odd\.sf2: the synthesiser cannot play it"):
-        heard(performance([(0.5, 1.5, 60, 90)]), how)
-
-
-def test_an_equals_sign_may_be_part_of_a_path(tmp_path: Path) -> None:
-    (tmp_path / "a=b").mkdir()
-    other = other_soundfont(tmp_path / "a=b")
-    for text in (str(other), f"train={other}"):
-        (how,) = choose_takes(recordings("a"), [text])
-        assert how.soundfont == str(other)
-
-
-def test_an_unknown_split_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="train, validation, test"):
-        choose_takes(recordings("a"), ["dev=x.sf2"])
-
-
 def test_a_soundfont_or_midi_file_that_changed_is_said(tmp_path: Path) -> None:
     font = other_soundfont(tmp_path)
-    (how,) = choose_takes(recordings("a"), [str(font)])
+    (how,) = choose_takes(recordings_named("a"), [str(font)])
     midi = tmp_path / "a.mid"
     write_midi(midi, make_notes(9.0, 0))
     sound, found = Rendered(path=str(midi), take=how).fingerprinted("sampled")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.base.errors import CorpusError
-from pipeline.corpora.recordings import Recording
+from pipeline.base.errors import AudioError, CorpusError
 from pipeline.corpora.soundfont import soundfont_path, synthesizer_of, tone_of
 from pipeline.corpora.soundfont_tables import (
     BAG,
@@ -22,8 +22,8 @@ from pipeline.corpora.soundfont_tables import (
     SoundFontTables,
     read_tables,
 )
-from pipeline.corpora.soundfont_zones import with_zone_roots
-from pipeline.corpora.takes import choose_takes, read_soundfont
+from pipeline.corpora.soundfont_zones import as_synthesised
+from pipeline.corpora.takes import read_soundfont
 from pipeline.rendered import AUDIBLE_DB
 
 GOOD = soundfont_path().read_bytes()
@@ -64,39 +64,42 @@ def n_records(table: str) -> int:
 
 NO_PART, NO_LOOP = "plays what is no part of the samples", "loops where it does not play"
 FINE_TUNE = 52  # in every zone of a piano
-DAMAGED = {
-    "missing": (None, "there is no SoundFont"),
-    "junk": (b"x" * 100, "not a SoundFont 2"),
-    "empty": (b"RIFF\0\0\0\0sfbk" + b"\0" * 40, "cut off before the end of ifil"),
-    "half": (GOOD[:3_000_000], "cut off before the end of smpl"),
-    "presets alone": (GOOD[:5_800_000], "cut off before the end of ibag"),
-    "a byte less": (GOOD[:-1], "cut off before the end of shdr"),
-    "version": (with_bytes(b"ifil", 0, 4), "version 4; only 2 and 3"),
-    "half a record": (with_bytes(b"shdr", 4, 47), "shdr holds no whole records"),
-    "no record": (with_bytes(b"shdr", 4, 0), "shdr holds no whole records"),
-    "preset": (changed("phdr", -1, bag=60_000), "phdr names what pbag does not have"),
-    "preset by one": (changed("phdr", -1, bag=n_records("pbag")), "phdr names what pbag does"),
-    "backwards": (changed("inst", 3, bag=0), "inst names what ibag does not have"),
-    "modulators": (changed("ibag", -1, modulator=9_999), "ibag names what imod does not have"),
-    "samples": (with_generators(SAMPLE, SAMPLE, 65_000), "igen names what shdr does not have"),
+# Made by the test that asks: each is as large as the SoundFont.
+DAMAGED: dict[str, tuple[Callable[[], bytes | None], str]] = {
+    "missing": (lambda: None, "there is no SoundFont"),
+    "junk": (lambda: b"x" * 100, "not a SoundFont 2"),
+    "empty": (lambda: b"RIFF\0\0\0\0sfbk" + b"\0" * 40, "cut off before the end of ifil"),
+    "half": (lambda: GOOD[:3_000_000], "cut off before the end of smpl"),
+    "presets alone": (lambda: GOOD[:5_800_000], "cut off before the end of ibag"),
+    "a byte less": (lambda: GOOD[:-1], "cut off before the end of shdr"),
+    "version": (lambda: with_bytes(b"ifil", 0, 4), "version 4; only 2 and 3"),
+    "half a record": (lambda: with_bytes(b"shdr", 4, 47), "shdr holds no whole records"),
+    "no record": (lambda: with_bytes(b"shdr", 4, 0), "shdr holds no whole records"),
+    "preset": (lambda: changed("phdr", -1, bag=60_000), "phdr names what pbag does not have"),
+    "preset by one": (lambda: changed("phdr", -1, bag=n_records("pbag")), "phdr names what pbag does"),
+    "backwards": (lambda: changed("inst", 3, bag=0), "inst names what ibag does not have"),
+    "modulators": (lambda: changed("ibag", -1, modulator=9_999), "ibag names what imod does not have"),
+    "samples": (lambda: with_generators(SAMPLE, SAMPLE, 65_000), "igen names what shdr does not have"),
     "end of samples": (
-        with_generators(SAMPLE, SAMPLE, n_records("shdr") - 1), "igen names what shdr does not have",
+        lambda: with_generators(SAMPLE, SAMPLE, n_records("shdr") - 1), "igen names what shdr does",
     ),
-    "starts late": (with_generators(FINE_TUNE, 4, 999), NO_PART),
-    "starts early": (with_generators(FINE_TUNE, 4, 0x8000), NO_PART),
-    "ends first": (with_generators(FINE_TUNE, 12, 0x8000), NO_PART),
-    "ends late": (with_headers(end=20_000_000), NO_PART),
-    "empty loop": (with_headers(loop_start=900_000, loop_end=900_000), NO_LOOP),
-    "loop elsewhere": (with_headers(loop_start=0, loop_end=1), NO_LOOP),
-    "no rate": (with_headers(rate=0), "a sample of 0 Hz"),
-    "rate": (with_headers(rate=65_536), "a sample of 65536 Hz"),
+    "starts late": (lambda: with_generators(FINE_TUNE, 4, 999), NO_PART),
+    "starts early": (lambda: with_generators(FINE_TUNE, 4, 0x8000), NO_PART),
+    "ends first": (lambda: with_generators(FINE_TUNE, 12, 0x8000), NO_PART),
+    "ends late": (lambda: with_headers(end=20_000_000), NO_PART),
+    "empty loop": (lambda: with_headers(loop_start=900_000, loop_end=900_000), NO_LOOP),
+    "loop elsewhere": (lambda: with_headers(loop_start=0, loop_end=1), NO_LOOP),
+    "no rate": (lambda: with_headers(rate=0), "a sample of 0 Hz"),
+    "rate": (lambda: with_headers(rate=65_536), "a sample of 65536 Hz"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("content", "said"), DAMAGED.values(), ids=DAMAGED)
-def test_what_is_no_soundfont_is_said(content: bytes | None, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("make", "said"), DAMAGED.values(), ids=DAMAGED)
+def test_what_is_no_soundfont_is_said(
+    make: Callable[[], bytes | None], said: str, tmp_path: Path
+) -> None:
     path = tmp_path / "bad.sf2"
-    if content is not None:
+    if (content := make()) is not None:
         path.write_bytes(content)
     with pytest.raises(CorpusError, match=said) as caught:
         read_soundfont(path)
@@ -104,13 +107,14 @@ def test_what_is_no_soundfont_is_said(content: bytes | None, said: str, tmp_path
     assert caught.value.kind == "soundfont"
 
 
-def test_it_is_said_before_anything_is_built(tmp_path: Path) -> None:
-    recording = Recording(
-        recording=0, key="a", composer="C", title="a", composition="a", split="train", year=2000,
-        duration_s=9.0, audio_path="a.wav", midi_path="a.mid", extra={},
-    )  # fmt: skip
-    with pytest.raises(CorpusError, match="there is no SoundFont"):
-        choose_takes([recording], [str(tmp_path / "none.sf2")])
+def test_what_the_synthesiser_refuses_is_said_of_the_soundfont(tmp_path: Path) -> None:
+    path = tmp_path / "odd.sf2"
+    path.write_bytes(GOOD.replace(b"INFO", b"ODDS", 1))
+    with (
+        pytest.raises(AudioError, match=r"odd\.sf2: the synthesiser cannot play it"),
+        synthesizer_of(path, 24_000),
+    ):
+        pass
 
 
 def piano_zones(tables: SoundFontTables) -> list[dict[int, int]]:
@@ -159,7 +163,7 @@ def test_a_first_zone_without_a_sample_is_for_all_and_what_follows_a_sample_is_i
 
 
 def test_a_whole_soundfont_is_as_it_was_but_for_its_roots() -> None:
-    found = with_zone_roots(GOOD)
+    found = as_synthesised(GOOD)
     a, b = (read_tables(content).of["shdr"] for content in (GOOD, found))
     other = np.frombuffer(GOOD, np.uint8) != np.frombuffer(found, np.uint8)
     assert 0 < np.count_nonzero(other) == np.count_nonzero(a["root"] != b["root"])
